@@ -1,0 +1,161 @@
+"""The API of a simulated Space over HTTP."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simulator import wire
+from simulator.faults import ExportFault, Refuse, Reset, TooManyRequests
+from simulator.space import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from simulator.journal import Request
+    from simulator.server import Simulator
+    from simulator.space import Endpoint, Space
+
+PREFIX = "/public-api/v1"
+OVERVIEW = "/simulator"
+
+_EXPORTS = f"{PREFIX}/contacts/exports"
+
+
+class Api:
+    """Answers Cometly's two calls, and `GET /simulator` for the curious."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        """Answer for a simulator."""
+        self._simulator = simulator
+
+    async def handle(self, request: web.BaseRequest, record: Request) -> web.Response | None:
+        """Answer a request.
+
+        Args:
+            request: What is asked.
+            record: Its entry in the journal.
+
+        Returns:
+            The answer; None if nobody gets one.
+        """
+        if request.method == "GET" and request.path == OVERVIEW:
+            return wire.json_answer(200, self._simulator.overview())
+        number = request.path.removeprefix(f"{_EXPORTS}/")
+        if request.method == "POST" and request.path == _EXPORTS:
+            return await self._create(request, record)
+        if request.method == "GET" and number.isdecimal():
+            return await self._poll(request, record, int(number))
+        message = f"The route {request.path.lstrip('/')} could not be found."
+        return wire.json_answer(404, {"message": message})
+
+    async def _create(self, request: web.BaseRequest, record: Request) -> web.Response | None:
+        simulator, space = self._simulator, self._simulator.space
+        record.kind = "create"
+        record.json = _read_json(request, await request.read())
+        # A refusal is due later, after the key and the limit.
+        with suppress(Refused):
+            record.start, record.end = space.read_order(record.json).instants
+
+        def create() -> tuple[int, dict[str, object]]:
+            export = space.create(space.read_order(record.json))
+            record.export_id = export.id
+            simulator.faults.settle("create", record)
+            return 202, {"export_id": export.id, "status": "queued"}
+
+        return await self._answer("create", request, record, space, create)
+
+    async def _poll(
+        self, request: web.BaseRequest, record: Request, number: int
+    ) -> web.Response | None:
+        simulator, space = self._simulator, self._simulator.space
+        record.kind = "poll"
+        export = space.exports.get(number)
+        if export is not None:
+            record.export_id = export.id
+            record.start, record.end = export.order.instants
+
+        def poll() -> tuple[int, dict[str, object]]:
+            if export is None:
+                raise Refused(404, "Export not found.")
+            answer = space.poll(export, simulator.storage_url)
+            for fault in simulator.faults.settle("poll", record):
+                if isinstance(fault, ExportFault):
+                    answer = fault.distort(answer, export)
+            return 200, answer
+
+        return await self._answer("poll", request, record, space, poll)
+
+    async def _answer(
+        self,
+        endpoint: Endpoint,
+        request: web.BaseRequest,
+        record: Request,
+        space: Space,
+        act: Callable[[], tuple[int, dict[str, object]]],
+    ) -> web.Response | None:
+        fault = self._simulator.faults.meet(endpoint, record)
+        match fault:
+            case None:
+                return _by_the_rules(endpoint, request, space, act)
+            case Reset(accepted=True):
+                _by_the_rules(endpoint, request, space, act)
+                wire.reset(request)
+                return None
+            case TooManyRequests():
+                return _too_many_requests(fault, space)
+            case Refuse():
+                given = f" ({request.headers.get('Authorization')})" if fault.echo else ""
+                return wire.json_answer(fault.status, {"message": fault.message + given})
+            case _:
+                return await wire.common_answer(fault, request, self._simulator.stopping)
+
+
+def _by_the_rules(
+    endpoint: Endpoint,
+    request: web.BaseRequest,
+    space: Space,
+    act: Callable[[], tuple[int, dict[str, object]]],
+) -> web.Response:
+    """Look at the key, then at the limit, then at the request."""
+    headers: dict[str, str] = {}
+    try:
+        space.authorize(request.headers.get("Authorization"))
+        quota = space.admit(endpoint)
+        headers = quota.headers
+        if quota.retry_after is not None:
+            return wire.json_answer(429, {"message": "Too Many Attempts."}, headers)
+        status, payload = act()
+    except Refused as refusal:
+        payload = {"message": refusal.message}
+        if refusal.errors:
+            payload["errors"] = refusal.errors
+        status = refusal.status
+    return wire.json_answer(status, payload, headers)
+
+
+def _too_many_requests(fault: TooManyRequests, space: Space) -> web.Response:
+    headers = {"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "0"}
+    if fault.retry_after == "http-date":
+        in_two_seconds = datetime.fromtimestamp(space.now(), UTC) + timedelta(seconds=2)
+        headers["Retry-After"] = format_datetime(in_two_seconds, usegmt=True)
+    elif fault.retry_after is not None:
+        headers["Retry-After"] = str(fault.retry_after)
+    return wire.json_answer(429, {"message": "Too Many Attempts."}, headers)
+
+
+def _read_json(request: web.BaseRequest, body: bytes) -> object:
+    """Decode a body as Laravel does: not without its content type, and broken JSON is none."""
+    if "json" not in request.content_type:
+        return None
+    try:
+        decoded: object = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return decoded

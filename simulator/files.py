@@ -1,0 +1,187 @@
+"""An export's file: contacts as NDJSON, gzipped, in every form a store may hand it out."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+try:
+    from isal import isal_zlib
+
+    _compressobj: Any = isal_zlib.compressobj
+except ImportError:  # no wheel for this platform
+    _compressobj = zlib.compressobj
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from simulator.population import Contact
+
+_CONTACTS_A_BLOCK: Final = 10_000
+_GZIP: Final = 31  # zlib's name for "with gzip's header and trailer"
+_encoder = msgspec.json.Encoder()
+
+
+class FileForm(msgspec.Struct, frozen=True):
+    """How a file is laid out.
+
+    Attributes:
+        members: How many gzip members it has; one may end amid a line or a character.
+        content_encoding: The `Content-Encoding` the store declares, such as `gzip`.
+        plain: NDJSON without gzip.
+        empty_body: Zero bytes, not even gzip's header.
+        lines: Raw lines, without their end, after those of the contacts.
+        only_lines: Whether the raw lines stand instead of the contacts.
+        newline: What ends a line.
+        last_newline: Whether the last line has its end too.
+        shuffle: A seed to shuffle the contacts by; None leaves them in order of creation.
+        modified: The time in gzip's header, in Unix seconds.
+    """
+
+    members: int = 1
+    content_encoding: str | None = None
+    plain: bool = False
+    empty_body: bool = False
+    lines: tuple[bytes, ...] = ()
+    only_lines: bool = False
+    newline: bytes = b"\n"
+    last_newline: bool = True
+    shuffle: int | None = None
+    modified: int = 0
+
+
+def make_file(
+    contacts: Iterable[Contact],
+    *,
+    comet_tokens: bool = False,
+    all_emails: bool = False,
+    form: FileForm | None = None,
+) -> tuple[bytes, int]:
+    """Make the bytes of an export's file; the same contacts and form give the same bytes.
+
+    Args:
+        contacts: Who is in it, in the order of the file.
+        comet_tokens: Whether a line has `comet_tokens`.
+        all_emails: Whether a line has `emails`.
+        form: The layout; by default one gzip member.
+
+    Returns:
+        The bytes as stored, and how many contacts they hold.
+    """
+    form = form or FileForm()
+    if form.empty_body:
+        return b"", 0
+    if form.only_lines:
+        contacts = ()
+    if form.shuffle is not None:
+        contacts = list(contacts)
+        random.Random(form.shuffle).shuffle(contacts)
+    counted = _Counted(contacts)
+    blocks = _blocks(counted, _LINES[comet_tokens, all_emails], form)
+    if form.plain:
+        return b"".join(blocks), counted.count
+    if form.members == 1:
+        return _gzip(blocks, form.modified), counted.count
+    text = b"".join(blocks)
+    bounds = [len(text) * member // form.members for member in range(form.members + 1)]
+    members = (_gzip([text[start:end]], form.modified) for start, end in pairwise(bounds))
+    return b"".join(members), counted.count
+
+
+class _Counted:
+    """Contacts that are counted on their way."""
+
+    def __init__(self, contacts: Iterable[Contact]) -> None:
+        self._contacts = iter(contacts)
+        self.count = 0
+
+    def take(self, number: int) -> list[Contact]:
+        taken = list(islice(self._contacts, number))
+        self.count += len(taken)
+        return taken
+
+
+def _blocks(contacts: _Counted, line: type[_Line], form: FileForm) -> Iterator[bytes]:
+    """Give the NDJSON in blocks, so that a large export never stands in memory twice."""
+    pending = b""
+    while block := contacts.take(_CONTACTS_A_BLOCK):
+        yield pending
+        pending = _encoder.encode_lines([line.of(contact) for contact in block])
+        if form.newline != b"\n":
+            pending = pending.replace(b"\n", form.newline)
+    pending += b"".join(raw + form.newline for raw in form.lines)
+    yield pending if form.last_newline else pending.removesuffix(form.newline)
+
+
+def _gzip(blocks: Iterable[bytes], modified: int) -> bytes:
+    compressor = _compressobj(1, zlib.DEFLATED, _GZIP)
+    data = bytearray().join([*map(compressor.compress, blocks), compressor.flush()])
+    data[4:8] = modified.to_bytes(4, "little")
+    return bytes(data)
+
+
+class _Line(msgspec.Struct, gc=False):
+    """A line of a file; `created_at` is not in it."""
+
+    id: int
+    email: str | None
+    name: str | None
+    phone: str | None
+    location: str | None
+
+    @classmethod
+    def of(cls, person: Contact) -> _Line:
+        return cls(person.id, person.email, person.name, person.phone, person.location)
+
+
+class _LineWithTokens(_Line, gc=False):
+    comet_tokens: Sequence[str | None] | None
+
+    @classmethod
+    def of(cls, person: Contact) -> _LineWithTokens:
+        return cls(
+            person.id,
+            person.email,
+            person.name,
+            person.phone,
+            person.location,
+            person.comet_tokens,
+        )
+
+
+class _LineWithEmails(_Line, gc=False):
+    emails: Sequence[str | None] | None
+
+    @classmethod
+    def of(cls, person: Contact) -> _LineWithEmails:
+        return cls(
+            person.id, person.email, person.name, person.phone, person.location, person.emails
+        )
+
+
+class _LineWithBoth(_LineWithTokens, gc=False):
+    emails: Sequence[str | None] | None
+
+    @classmethod
+    def of(cls, person: Contact) -> _LineWithBoth:
+        return cls(
+            person.id,
+            person.email,
+            person.name,
+            person.phone,
+            person.location,
+            person.comet_tokens,
+            person.emails,
+        )
+
+
+_LINES: Final[dict[tuple[bool, bool], type[_Line]]] = {
+    (False, False): _Line,
+    (True, False): _LineWithTokens,
+    (False, True): _LineWithEmails,
+    (True, True): _LineWithBoth,
+}
