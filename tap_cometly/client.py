@@ -1,0 +1,314 @@
+"""The two API calls: create a contact export, and ask how it is doing.
+
+Knows HTTP, headers, tries and errors with Cometly's own words; knows nothing of windows or Singer.
+Sources: Cometly's pages "Create Contact Export", "Get Contact Export" and "Rate Limiting".
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import backoff
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from tap_cometly.errors import CometlyError
+from tap_cometly.limits import (
+    CALL_SECONDS,
+    CALL_TRIES,
+    CONNECT_TIMEOUT_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    RATE_LIMIT_PAUSE_SECONDS,
+    READ_TIMEOUT_SECONDS,
+    SHORTEST_RATE_LIMIT_PAUSE_SECONDS,
+)
+from tap_cometly.redaction import REDACTOR
+from tap_cometly.settings import is_safe_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tap_cometly.clock import Clock
+    from tap_cometly.settings import Settings
+
+_LONGEST_MESSAGE = 500
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportStatus:
+    """What Cometly says of an export, when it is created and at every poll.
+
+    Attributes:
+        export_id: The export.
+        status: `queued`, `processing`, `completed`, `failed`, or one not documented.
+        download_url: Presigned URL of the file, if there is one yet.
+        message: What Cometly says about it.
+    """
+
+    export_id: int
+    status: str
+    download_url: str | None
+    message: str | None
+
+
+class RateLimited(Exception):  # noqa: N818 - no error: a request to wait
+    """Cometly asks to wait."""
+
+    def __init__(self, seconds: float) -> None:
+        """Say how long.
+
+        Args:
+            seconds: How long to wait.
+        """
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class ExportVanished(Exception):  # noqa: N818 - a state of an export, not an error of a call
+    """Cometly knows no such export (any more)."""
+
+
+class _Unavailable(Exception):  # noqa: N818 - ends in a CometlyError if it lasts
+    """No answer, or none as documented; another try may help."""
+
+
+class BearerAuth(AuthBase):
+    """Sends the API key; being an auth of its own, it also keeps `~/.netrc` out."""
+
+    def __init__(self, api_key: str) -> None:
+        """Remember the key.
+
+        Args:
+            api_key: Cometly API key.
+        """
+        self._api_key = api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header.
+
+        Args:
+            request: The request to be sent.
+
+        Returns:
+            The same request.
+        """
+        request.headers["Authorization"] = f"Bearer {self._api_key}"
+        return request
+
+
+class CometlyClient:
+    """Talks to the API of one Space."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: Where the API is, the key, and what contacts shall carry.
+            clock: For pauses between tries.
+        """
+        self._exports_url = f"{settings.api_url}/contacts/exports"
+        self._clock = clock
+        self._options: dict[str, int] = {}
+        if settings.include_comet_tokens:
+            self._options["include_comet_tokens"] = 1
+        if settings.include_all_emails:
+            self._options["include_all_emails"] = 1
+        self._session = requests.Session()
+        self._session.auth = BearerAuth(settings.api_key)
+        self._session.headers.update(
+            {
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+                "User-Agent": settings.user_agent,
+            }
+        )
+
+    def create_export(self, start_date: str, end_date: str) -> int:
+        """Have Cometly export the contacts created between two times.
+
+        Args:
+            start_date: Wall-clock time in the Space's zone, `YYYY-MM-DD HH:MM:SS`.
+            end_date: Likewise.
+
+        Returns:
+            The export's id.
+
+        Raises:
+            RateLimited: Cometly asks to wait first.
+            CometlyError: It refused, or did not answer as it promises.
+        """
+        body = {"start_date": start_date, "end_date": end_date, **self._options}
+        return self._call("create an export", "POST", self._exports_url, body).export_id
+
+    def get_export(self, export_id: int) -> ExportStatus:
+        """Ask how an export is doing; a completed one has a fresh download URL each time.
+
+        Args:
+            export_id: The export.
+
+        Returns:
+            What Cometly says.
+
+        Raises:
+            RateLimited: Cometly asks to wait first.
+            ExportVanished: There is no such export in this Space.
+            CometlyError: It refused, or did not answer as it promises.
+        """
+        return self._call("say how the export is doing", "GET", f"{self._exports_url}/{export_id}")
+
+    def _call(
+        self, doing: str, method: str, url: str, body: Mapping[str, Any] | None = None
+    ) -> ExportStatus:
+        """Make a call, again and again while another try may help."""
+        started = self._clock.monotonic()
+        for tries, pause in enumerate(pauses(), 1):
+            try:
+                return self._send(doing, method, url, body)
+            except _Unavailable as fault:
+                elapsed = self._clock.monotonic() - started
+                if tries == CALL_TRIES or elapsed + pause > CALL_SECONDS:
+                    message = (
+                        f"Cometly could not {doing}: {fault}, at the last of {tries} tries; "
+                        "check the network and Cometly's status, then run the tap again."
+                    )
+                    raise CometlyError(message) from None
+                logger.info("Cometly could not %s: %s; next try in %.0f s", doing, fault, pause)
+            self._clock.sleep(pause)
+        raise AssertionError  # there is always another pause
+
+    def _send(
+        self, doing: str, method: str, url: str, body: Mapping[str, Any] | None
+    ) -> ExportStatus:
+        try:
+            response = self._session.request(
+                method,
+                url,
+                json=body,
+                timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+                allow_redirects=False,
+            )
+        except requests.RequestException as fault:
+            raise _Unavailable(cause(fault)) from None
+        status = response.status_code
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise RateLimited(self._retry_after(response))
+        if status == HTTPStatus.NOT_FOUND and method == "GET":
+            raise ExportVanished
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise _Unavailable(f"it answered {status}")
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            raise _refusal(doing, response)
+        return _export_status(response, created=method == "POST")
+
+    def _retry_after(self, response: requests.Response) -> float:
+        """Seconds to wait, from a header that holds seconds or an HTTP date."""
+        value = response.headers.get("Retry-After", "").strip()
+        try:
+            seconds = float(value)
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(value).timestamp() - self._clock.now()
+            except ValueError:
+                return RATE_LIMIT_PAUSE_SECONDS
+        if not math.isfinite(seconds):
+            return RATE_LIMIT_PAUSE_SECONDS
+        return max(seconds, SHORTEST_RATE_LIMIT_PAUSE_SECONDS)
+
+
+def pauses() -> Iterator[float]:
+    """Pauses between tries, without end: up to 1, 2, 4 … seconds, drawn at random.
+
+    Yields:
+        Seconds.
+    """
+    growing = backoff.expo(max_value=LONGEST_PAUSE_SECONDS)
+    next(growing)
+    for longest in growing:
+        yield backoff.full_jitter(longest)
+
+
+def _export_status(response: requests.Response, *, created: bool) -> ExportStatus:
+    """Read an answer that is shaped as documented."""
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise _Unavailable("its answer was no JSON object")
+    export_id, status = answer.get("export_id"), answer.get("status")
+    if not isinstance(export_id, int) or isinstance(export_id, bool):
+        raise _Unavailable("its answer had no export_id")
+    if not isinstance(status, str) and not created:
+        raise _Unavailable("its answer had no status")
+    url, message = answer.get("download_url"), answer.get("message")
+    if not isinstance(url, str) or not url:
+        url = None
+    elif not is_safe_url(url):
+        raise CometlyError(
+            "Cometly's download_url is neither https nor on this machine, and the tap does not "
+            "read contacts over an open line; ask Cometly's support about it."
+        )
+    else:
+        REDACTOR.hide_url(url)
+    return ExportStatus(export_id, str(status), url, _shown(message))
+
+
+def _refusal(doing: str, response: requests.Response) -> CometlyError:
+    """The error for an answer that another try would not change."""
+    status = response.status_code
+    if status < HTTPStatus.BAD_REQUEST:
+        return CometlyError(
+            f"Cometly refused to {doing}: it answered {status}, a redirect that the tap does not "
+            "follow; check the setting 'api_url'."
+        )
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    message = _shown(answer.get("message")) if isinstance(answer, dict) else None
+    said = f' and says "{message}"' if message else ""
+    return CometlyError(
+        f"Cometly refused to {doing}: it answered {status}{said}; {_ADVICE.get(status, _REPORT)}."
+    )
+
+
+_REPORT = "if the message does not help, show it to Cometly's support"
+_ADVICE = {
+    HTTPStatus.UNAUTHORIZED: "check the setting 'api_key'",
+    HTTPStatus.FORBIDDEN: "check that the API key may export contacts and the subscription is active",
+    HTTPStatus.NOT_FOUND: "check the setting 'api_url'",
+}
+
+
+def _shown(message: object) -> str | None:
+    """Cometly's own words on one line, without secrets."""
+    if not isinstance(message, str) or not message.strip():
+        return None
+    words = " ".join(REDACTOR.clean(message).split())
+    return words if len(words) <= _LONGEST_MESSAGE else f"{words[:_LONGEST_MESSAGE]}…"
+
+
+def cause(fault: Exception) -> str:
+    """Why a request failed, without the URL that libraries put into their exceptions.
+
+    Args:
+        fault: What `requests` or `urllib3` raised.
+
+    Returns:
+        A few words.
+    """
+    if isinstance(fault, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+        return "it did not answer in time"
+    if isinstance(fault, requests.exceptions.SSLError):
+        return "its TLS certificate was not accepted"
+    if isinstance(fault, requests.exceptions.ProxyError):
+        return "the proxy refused"
+    return "the connection could not be made or broke"

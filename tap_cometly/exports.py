@@ -1,0 +1,292 @@
+"""The life of an export: create, poll, time out, create anew, halve; several ahead, in order.
+
+Cometly does the work, so one thread is enough: exports are created ahead of the one being read, and
+while they are processed the tap reads. Knows nothing of bytes or Singer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tap_cometly.client import ExportVanished, RateLimited
+from tap_cometly.errors import CometlyError, ExportError, FileError, LineError
+from tap_cometly.limits import (
+    FIRST_POLL_SECONDS,
+    HEARTBEAT_SECONDS,
+    LONGEST_POLL_SECONDS,
+    POLL_SHARE,
+)
+from tap_cometly.windows import SHORTEST_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import tzinfo
+
+    from pendulum import DateTime
+
+    from tap_cometly.client import CometlyClient
+    from tap_cometly.clock import Clock
+    from tap_cometly.files import Block, ExportFile, Storage
+    from tap_cometly.windows import Window, WindowPlan
+
+_UNFINISHED = {"queued", "processing", "completed"}
+"""A completed export without a download URL is not finished either."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Export:
+    """One window's export.
+
+    Attributes:
+        window: What it covers.
+        attempt: 1, or 2 for the one created anew.
+        export_id: Cometly's id; 0 until it is created.
+        created: When it was created, in the clock's monotonic seconds.
+        next_poll: When to ask for it next, likewise.
+        file: Its file, once that is begun.
+        contacts: How many contacts were read from it so far.
+    """
+
+    window: Window
+    attempt: int = 1
+    export_id: int = 0
+    created: float = 0.0
+    next_poll: float = 0.0
+    file: ExportFile | None = None
+    contacts: int = 0
+
+    def blocks(self) -> Iterator[Block]:
+        """The lines of its file.
+
+        Yields:
+            Blocks of lines; none before the file is begun.
+
+        Raises:
+            FileError: The file could not be read whole.
+            LineError: A line is longer than any contact.
+        """
+        if self.file is not None:
+            yield from self.file.blocks()
+
+    def __str__(self) -> str:
+        """What it is called in messages."""
+        name = f"Export {self.export_id}" if self.export_id else "The export"
+        return f"{name} of {bound(self.window.start)} to {bound(self.window.end)}"
+
+
+class _ExportLost(Exception):  # noqa: N818 - the export is created anew
+    """The export failed, vanished or outlived its time-out."""
+
+
+def bound(instant: DateTime) -> str:
+    """A window's start or end as records, state and messages show it.
+
+    Args:
+        instant: An instant in UTC, whole seconds.
+
+    Returns:
+        Like `2024-01-15T05:00:00+00:00`.
+    """
+    return instant.strftime("%Y-%m-%dT%H:%M:%S+00:00")
+
+
+class Exports:
+    """The exports of a plan's windows: created ahead, handed on one by one in window order."""
+
+    def __init__(
+        self,
+        plan: WindowPlan,
+        client: CometlyClient,
+        storage: Storage,
+        clock: Clock,
+        *,
+        zone: tzinfo,
+        max_in_flight: int,
+        timeout_seconds: float,
+    ) -> None:
+        """Create nothing yet.
+
+        Args:
+            plan: The windows.
+            client: Creates and polls exports.
+            storage: Opens their files.
+            clock: Tells the time, and waits.
+            zone: The Space's time zone, in which Cometly reads dates.
+            max_in_flight: How many exports may be created and not yet wholly read.
+            timeout_seconds: How long one may stay queued or processing.
+        """
+        self._plan = plan
+        self._client = client
+        self._storage = storage
+        self._clock = clock
+        self._zone = zone
+        self._max_in_flight = max_in_flight
+        self._timeout_seconds = timeout_seconds
+        self._queue: deque[Export] = deque()
+        self._no_create_before = 0.0
+        self._warned_of_status = False
+
+    def __iter__(self) -> Iterator[Export]:
+        """Hand on the exports in window order, each when its file is begun.
+
+        Yields:
+            Exports with an open file; asking for the next one closes it.
+
+        Raises:
+            ExportError: An export could not be had.
+        """
+        while self._queue or self._plan_next():
+            export = self._queue[0]
+            try:
+                with naming(export):
+                    file = export.file = self._begin(export)
+            except _ExportLost as why:
+                self._replace(export, str(why))
+                continue
+            try:
+                yield export
+            finally:
+                file.close()
+            self._queue.popleft()
+
+    def _plan_next(self) -> Export | None:
+        window = self._plan.next_window()
+        if window is None:
+            return None
+        self._queue.append(Export(window))
+        return self._queue[-1]
+
+    def _begin(self, export: Export) -> ExportFile:
+        """Wait until an export is completed, and begin to read its file."""
+        while not export.export_id:
+            self._wait_until(self._no_create_before, "Cometly's limit of exports a minute")
+        url = self._download_url(export)
+        begun = False
+
+        def fresh_url() -> str:
+            try:
+                return self._download_url(export)
+            except _ExportLost as lost:
+                if not begun:
+                    raise
+                message = f"{lost} while its file was read; run the tap again"
+                raise FileError(message) from None
+
+        file = self._storage.open(url, fresh_url)
+        begun = True
+        return file
+
+    def _create_ahead(self) -> None:
+        """Create as many exports as may be in flight, unless Cometly asks to wait."""
+        in_flight = sum(bool(export.export_id) for export in self._queue)
+        for _ in range(in_flight, self._max_in_flight):
+            if self._clock.monotonic() < self._no_create_before:
+                return
+            waiting = (export for export in self._queue if not export.export_id)
+            export = next(waiting, None) or self._plan_next()
+            if export is None:
+                return
+            self._create(export)
+
+    def _create(self, export: Export) -> None:
+        try:
+            with naming(export):
+                export.export_id = self._client.create_export(
+                    self._local(export.window.start), self._local(export.window.end)
+                )
+        except RateLimited as limit:
+            self._no_create_before = self._clock.monotonic() + limit.seconds
+            return
+        export.created = self._clock.monotonic()
+        export.next_poll = export.created + FIRST_POLL_SECONDS
+        logger.debug("%s is created", export)
+
+    def _download_url(self, export: Export) -> str:
+        """Poll an export until it has a download URL."""
+        while True:
+            self._wait_until(export.next_poll, str(export))
+            now = self._clock.monotonic()
+            age = now - export.created
+            pause = min(max(age * POLL_SHARE, FIRST_POLL_SECONDS), LONGEST_POLL_SECONDS)
+            export.next_poll = now + pause
+            try:
+                answer = self._client.get_export(export.export_id)
+            except RateLimited as limit:
+                export.next_poll = now + limit.seconds
+                continue
+            except ExportVanished:
+                raise _ExportLost("it vanished: Cometly knows it no more") from None
+            if answer.status == "completed" and answer.download_url:
+                return answer.download_url
+            if answer.status == "failed":
+                said = f' and says "{answer.message}"' if answer.message else ""
+                raise _ExportLost(f"it failed{said}")
+            self._warn_of_unknown(answer.status)
+            if age >= self._timeout_seconds:
+                raise _ExportLost(f"it was not done {age / 60:.0f} minutes after its creation")
+            export.next_poll = min(export.next_poll, export.created + self._timeout_seconds)
+
+    def _wait_until(self, moment: float, what: str) -> None:
+        """Wait; meanwhile create exports ahead as soon as Cometly lets the tap."""
+        started = beat = self._clock.monotonic()
+        while True:
+            self._create_ahead()
+            now = self._clock.monotonic()
+            if now >= moment:
+                return
+            if now - beat >= HEARTBEAT_SECONDS:
+                beat = now
+                logger.info("Waiting for %s since %.0f s", what, now - started)
+            wake = min(moment, beat + HEARTBEAT_SECONDS)
+            if now < self._no_create_before < wake:
+                wake = self._no_create_before
+            self._clock.sleep(wake - now)
+
+    def _replace(self, export: Export, why: str) -> None:
+        """Put another export in a lost one's place, or two of half its window."""
+        self._queue.popleft()
+        if export.attempt == 1:
+            logger.warning("%s: %s; creating it anew", export, why)
+            self._queue.appendleft(Export(export.window, attempt=2))
+            return
+        halves = export.window.halves(self._zone)
+        if export.window.seconds <= SHORTEST_SECONDS or halves is None:
+            message = (
+                f"{export}: {why}, as did the one before it, and its window is too short to be "
+                "halved; run the tap again later, and if it fails again ask Cometly's support"
+            )
+            raise ExportError(f"{message}.")
+        logger.warning("%s: %s, as did the one before it; halving its window", export, why)
+        self._queue.extendleft(Export(half) for half in reversed(halves))
+
+    def _warn_of_unknown(self, status: str) -> None:
+        if status not in _UNFINISHED and not self._warned_of_status:
+            self._warned_of_status = True
+            logger.warning("Unknown export status '%s' counts as still processing", status)
+
+    def _local(self, instant: DateTime) -> str:
+        """An instant as Cometly reads it: wall-clock time in the Space's zone."""
+        return datetime.fromtimestamp(instant.timestamp(), self._zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@contextmanager
+def naming(export: Export) -> Iterator[None]:
+    """Name an export and its window in whatever goes wrong with it.
+
+    Args:
+        export: The export.
+
+    Raises:
+        ExportError: In place of an error that knows nothing of windows.
+    """
+    try:
+        yield
+    except (CometlyError, FileError, LineError) as error:
+        raise ExportError(f"{export}: {str(error).rstrip('.')}.") from None

@@ -1,0 +1,428 @@
+"""An export's file: a presigned URL as an unbroken, verified stream of whole lines.
+
+Three layers, each a file object or generator over the one below: bytes that go on where a
+connection broke, gzip that checks its trailer, blocks that end where a line ends. Memory stays
+bounded whatever the file's size. Knows nothing of JSON or Singer.
+
+The connection to the storage is a bare one: presigned URLs carry their own authorization, S3
+refuses a request that has another one too, and the API key is none of its business.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import re
+import zlib
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+
+import requests
+import urllib3
+from requests.auth import AuthBase
+
+from tap_cometly.client import cause, pauses
+from tap_cometly.errors import FileError, LineError
+from tap_cometly.limits import (
+    CONNECT_TIMEOUT_SECONDS,
+    LONGEST_LINE_BYTES,
+    READ_TIMEOUT_SECONDS,
+    STORAGE_TRIES,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import IO
+
+    from typing_extensions import Buffer
+
+    from tap_cometly.clock import Clock
+
+try:
+    from isal.igzip import GzipFile
+except ImportError:  # no wheel for this machine
+    from gzip import GzipFile  # type: ignore[assignment]
+
+BLOCK_BYTES = 256 * 1024
+"""Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
+_REQUESTED_BYTES = 64 * 1024
+"""Compressed bytes read from the connection at a time."""
+_GZIP_MAGIC = b"\x1f\x8b"
+
+logger = logging.getLogger(__name__)
+
+
+class Block(NamedTuple):
+    r"""Some lines of a file.
+
+    Attributes:
+        lines: Whole lines, each ended by `\n`.
+        first_line: The number of the first one in the file, from 1.
+        count: How many there are, blank ones included.
+    """
+
+    lines: bytes
+    first_line: int
+    count: int
+
+
+class NoAuth(AuthBase):
+    """Adds nothing; being an auth of its own, it keeps `~/.netrc` out."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Leave the request as it is.
+
+        Args:
+            request: The request to be sent.
+
+        Returns:
+            The same request.
+        """
+        return request
+
+
+class Storage:
+    """Opens export files."""
+
+    def __init__(self, user_agent: str, clock: Clock) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            user_agent: What the tap calls itself.
+            clock: For pauses between tries.
+        """
+        self._clock = clock
+        self._session = requests.Session()
+        self._session.auth = NoAuth()
+        # Identity: nothing on the way shall compress what is compressed already.
+        self._session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
+
+    def open(self, url: str, fresh_url: Callable[[], str]) -> ExportFile:
+        """Begin to read a file.
+
+        Args:
+            url: Presigned URL.
+            fresh_url: Gives another URL of the same file when this one is refused.
+
+        Returns:
+            The file, its first bytes read.
+
+        Raises:
+            FileError: The file could not be fetched.
+        """
+        return ExportFile(ResumingStream(self._session, url, fresh_url, self._clock))
+
+
+class ExportFile:
+    """The lines of an export's file."""
+
+    def __init__(self, stream: ResumingStream) -> None:
+        """Look at the first bytes of the file.
+
+        Args:
+            stream: The file's bytes as they are stored.
+
+        Raises:
+            FileError: The file could not be fetched.
+        """
+        self._stream = stream
+        buffered = io.BufferedReader(stream, _REQUESTED_BYTES)
+        magic = buffered.peek(len(_GZIP_MAGIC))
+        self._lines: IO[bytes] = buffered
+        if magic.startswith(_GZIP_MAGIC):
+            self._lines = GzipFile(fileobj=buffered, mode="rb")
+        elif not magic:
+            logger.warning("An export's file has no bytes at all: read as one without contacts")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._stream.close()
+
+    def blocks(self) -> Iterator[Block]:
+        r"""Read the file to its verified end.
+
+        Yields:
+            Blocks of whole lines. A last line without `\n` gets one.
+
+        Raises:
+            FileError: The file ends early, changed, fails its checksum or could not be fetched.
+            LineError: A line is longer than any contact.
+        """
+        first_line = 1
+        rest = b""
+        while chunk := self._read():
+            end = chunk.find(b"\n")
+            if len(rest) + (len(chunk) if end < 0 else end) > LONGEST_LINE_BYTES:
+                message = (
+                    f"line {first_line} of its file is longer than {LONGEST_LINE_BYTES:,} bytes "
+                    "and so no contact; ask Cometly's support about this export"
+                )
+                raise LineError(message)
+            if end < 0:
+                rest += chunk
+                continue
+            end = chunk.rfind(b"\n") + 1
+            lines = rest + chunk[:end]
+            rest = chunk[end:]
+            block = Block(lines, first_line, lines.count(b"\n"))
+            first_line += block.count
+            yield block
+        if rest:
+            yield Block(rest + b"\n", first_line, 1)
+
+    def _read(self) -> bytes:
+        try:
+            return self._lines.read(BLOCK_BYTES)
+        except EOFError:
+            message = (
+                "its file ends early, in the midst of its gzip data; run the tap again, and "
+                "if it ends there again ask Cometly's support about this export"
+            )
+            raise FileError(message) from None
+        except (gzip.BadGzipFile, zlib.error):
+            message = (
+                "its file is damaged: it fails its gzip checksum; run the tap again, and if it "
+                "fails again ask Cometly's support about this export"
+            )
+            raise FileError(message) from None
+
+
+class _Broken(Exception):  # noqa: N818 - ends in a FileError if it lasts
+    """The file did not go on; another request may help."""
+
+
+class ResumingStream(io.RawIOBase):
+    """The bytes of a stored file, as if no connection ever broke.
+
+    After a cut it asks for the rest (`Range`, with `If-Match` so that it is the rest of the same
+    file). A server that does not know ranges sends the file anew: the known part is skipped and
+    its checksum compared.
+    """
+
+    def __init__(
+        self, session: requests.Session, url: str, fresh_url: Callable[[], str], clock: Clock
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            session: Sends requests; must add no authorization.
+            url: Presigned URL.
+            fresh_url: Gives another URL of the same file when this one is refused.
+            clock: For pauses between tries.
+        """
+        super().__init__()
+        self._session = session
+        self._url = url
+        self._fresh_url = fresh_url
+        self._clock = clock
+        self._response: urllib3.BaseHTTPResponse | None = None
+        self._position = 0
+        self._checksum = 0
+        self._length: int | None = None
+        self._etag: str | None = None
+        self._undeclared_end: int | None = None
+        self._ended = False
+        self._url_refused = False
+        self._fruitless = 0
+        self._pauses = pauses()
+
+    def readable(self) -> bool:
+        """Whether bytes can be read: they can."""
+        return True
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._drop_response()
+        super().close()
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Read the next bytes.
+
+        Args:
+            buffer: Where to put them.
+
+        Returns:
+            How many there were; 0 at the end of the file.
+
+        Raises:
+            FileError: The file changed, or no more of it could be had.
+        """
+        view = memoryview(buffer)
+        got = self._take(view)
+        if got == self._position == 1:  # the first byte alone does not tell whether it is gzip
+            got += self._take(view[got:])
+        return got
+
+    def _take(self, view: memoryview) -> int:
+        while not self._ended:
+            try:
+                chunk = self._read_some(min(len(view), _REQUESTED_BYTES))
+            except _Broken as fault:
+                self._drop_response()
+                self._pause_or_give_up(fault)
+                continue
+            if chunk:
+                self._fruitless = 0
+                self._position += len(chunk)
+                self._checksum = zlib.crc32(chunk, self._checksum)
+                view[: len(chunk)] = chunk
+                return len(chunk)
+            self._ended = True
+        return 0
+
+    def _read_some(self, most: int) -> bytes:
+        """Some of the bytes after those already read, or none at the end."""
+        if self._position == self._length:
+            return b""
+        if self._response is None:
+            self._response = self._request()
+            if self._ended or self._position == self._length:
+                return b""
+        chunk = _read_once(self._response, most)
+        if chunk:
+            return chunk
+        if self._length is not None:
+            raise _Broken("the connection broke")
+        declared = getattr(self._response, "chunked", False)
+        if not declared and self._undeclared_end != self._position:
+            # A connection that just ends looks the same at the end and at a cut: look again.
+            self._undeclared_end = self._position
+            raise _Broken("the connection ended, and nothing said that the file does too")
+        return b""
+
+    def _request(self) -> urllib3.BaseHTTPResponse:
+        """Ask for the bytes after those already read."""
+        if self._url_refused:
+            self._url = self._fresh_url()
+            self._url_refused = False
+        headers = {}
+        if self._position:
+            headers["Range"] = f"bytes={self._position}-"
+            if self._etag and not self._etag.startswith("W/"):
+                headers["If-Match"] = self._etag
+        try:
+            response = self._session.get(
+                self._url,
+                headers=headers,
+                stream=True,
+                timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+                allow_redirects=False,
+            )
+        except requests.RequestException as fault:
+            raise _Broken(cause(fault)) from None
+        raw: urllib3.BaseHTTPResponse = response.raw
+        try:
+            self._accept(response)
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _accept(self, response: requests.Response) -> None:
+        """Check that an answer is the file from the right byte on."""
+        status = response.status_code
+        if status == HTTPStatus.FORBIDDEN:
+            self._url_refused = True
+            raise _Broken("the storage answered 403, as it does when a download URL has expired")
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise _Broken(f"the storage answered {status}")
+        if status == HTTPStatus.PRECONDITION_FAILED:
+            raise _changed()
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self._position:
+            if _whole_length(response) != self._position:
+                raise _changed()
+            self._ended = True
+            return
+        resumed = status == HTTPStatus.PARTIAL_CONTENT and self._position > 0
+        if status != HTTPStatus.OK and not resumed:
+            message = (
+                f"its file could not be fetched: the storage answered {status}"
+                f"{', a redirect that the tap does not follow' if 300 <= status < 400 else ''}; "  # noqa: PLR2004
+                "run the tap again, and if it does so again ask Cometly's support"
+            )
+            raise FileError(message)
+        if resumed and _first_byte(response) != self._position:
+            raise _changed()
+        self._compare(_whole_length(response), response.headers.get("ETag"))
+        if self._position and not resumed:
+            self._skip_known(response.raw)
+
+    def _compare(self, length: int | None, etag: str | None) -> None:
+        """Note what the first answer says of the file; later ones must say the same."""
+        if not self._position:
+            self._length, self._etag = length, etag
+        elif (length or self._length) != (self._length or length) or (
+            etag and self._etag and etag != self._etag
+        ):
+            raise _changed()
+
+    def _skip_known(self, raw: urllib3.BaseHTTPResponse) -> None:
+        """Read past the bytes already read, and make sure that they are the same."""
+        logger.info("The storage knows no ranges: reading past %d known bytes", self._position)
+        known = self._position
+        checksum = 0
+        while known:
+            chunk = _read_once(raw, min(known, _REQUESTED_BYTES))
+            if not chunk:
+                raise _Broken("the connection broke")
+            checksum = zlib.crc32(chunk, checksum)
+            known -= len(chunk)
+        if checksum != self._checksum:
+            raise _changed()
+
+    def _pause_or_give_up(self, fault: _Broken) -> None:
+        if not self._fruitless:
+            self._pauses = pauses()
+        self._fruitless += 1
+        if self._fruitless == STORAGE_TRIES:
+            message = (
+                f"its file could not be read on after {self._position:,} bytes: {fault}, at the "
+                f"last of {STORAGE_TRIES} tries; check the network, then run the tap again"
+            )
+            raise FileError(message)
+        pause = next(self._pauses)
+        logger.info(
+            "The file broke off after %d bytes: %s; going on in %.0f s",
+            self._position,
+            fault,
+            pause,
+        )
+        self._clock.sleep(pause)
+
+    def _drop_response(self) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+
+def _read_once(raw: urllib3.BaseHTTPResponse, most: int) -> bytes:
+    """The bytes that have arrived, as they are stored; none at the end.
+
+    `read` would wait for all it is asked for, and lose what it has when the connection breaks.
+    """
+    try:
+        return raw.read1(most, decode_content=False)
+    except (urllib3.exceptions.HTTPError, OSError) as fault:
+        raise _Broken(cause(fault)) from None
+
+
+def _whole_length(response: requests.Response) -> int | None:
+    """The length of the whole file, as far as an answer tells it."""
+    if response.status_code == HTTPStatus.OK:
+        text = response.headers.get("Content-Length", "")
+    else:
+        text = response.headers.get("Content-Range", "").rpartition("/")[2]
+    return int(text) if re.fullmatch(r"[0-9]+", text) else None
+
+
+def _first_byte(response: requests.Response) -> int | None:
+    match = re.match(r"bytes ([0-9]+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def _changed() -> FileError:
+    return FileError(
+        "its file changed while it was read, so what was read so far may not belong to it; run "
+        "the tap again"
+    )

@@ -1,0 +1,106 @@
+"""How far a sync is, in lines that a person likes to read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from pendulum import DateTime
+
+    from tap_cometly.windows import Window
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_LITTLE_SHARE = 0.01
+"""With less behind it, a sync cannot tell how long the rest takes."""
+
+
+class Progress:
+    """Tells after each window how far the sync is."""
+
+    def __init__(self, start: DateTime, end: DateTime, zone: tzinfo, began: float) -> None:
+        """Note what lies ahead.
+
+        Args:
+            start: First instant of the sync's range.
+            end: Last instant of it.
+            zone: The Space's time zone, in which times are shown.
+            began: When the sync began, in seconds of a monotonic clock.
+        """
+        self._start = start
+        self._end = end
+        self._zone = zone
+        self._began = began
+        self._last = began
+        self.contacts = 0
+
+    def opening(self) -> str:
+        """What lies ahead, in one line."""
+        return (
+            f"Contacts created from {self._local(self._start)} to {self._local(self._end)} "
+            f"({self._zone})"
+        )
+
+    def window_done(self, window: Window, contacts: int, now: float) -> str:
+        """One line for a window.
+
+        Args:
+            window: The window.
+            contacts: How many contacts it had.
+            now: The current second of the same clock.
+
+        Returns:
+            Window in the Space's time, contacts, seconds, share of the range, time left.
+        """
+        self.contacts += contacts
+        seconds, self._last = now - self._last, now
+        share = (window.end - self._start).total_seconds() / (
+            self._end - self._start
+        ).total_seconds()
+        return (
+            f"{self._local(window.start)} to {self._local(window.end)} | {contacts:>9,} contacts | "
+            f"{seconds:>6,.1f} s | {share:>4.0%} done | {self._left(share, now)}"
+        )
+
+    def closing(self, now: float) -> str:
+        """The whole sync in one line.
+
+        Args:
+            now: The current second of the same clock.
+
+        Returns:
+            How many contacts there were and how long it took.
+        """
+        return f"Complete: {self.contacts:,} contacts in {duration(now - self._began)}"
+
+    def _left(self, share: float, now: float) -> str:
+        if share >= 1:
+            return "complete"
+        if share < _LITTLE_SHARE:
+            return "time left unknown yet"
+        return f"about {duration((now - self._began) * (1 - share) / share)} left"
+
+    def _local(self, instant: DateTime) -> str:
+        local = datetime.fromtimestamp(instant.timestamp(), self._zone)
+        return local.strftime("%Y-%m-%d %H:%M:%S" if local.second else "%Y-%m-%d %H:%M")
+
+
+def duration(seconds: float) -> str:
+    """A span of time in words.
+
+    Args:
+        seconds: Its length.
+
+    Returns:
+        Like `40 s`, `12 min`, `3 h 05 min` or `2 d 04 h`.
+    """
+    whole = round(seconds)
+    if whole < 2 * _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{round(whole / _MINUTE)} min"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR:02} h"

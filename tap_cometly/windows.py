@@ -1,0 +1,262 @@
+"""When: where a sync starts and ends, and the windows of creation time in between.
+
+Pure reckoning with instants and a time zone: no HTTP, no Singer, no clock of its own. Instants are
+whole seconds in UTC; wall-clock times appear only where the contract speaks of local midnights.
+
+Cometly reads an export's two dates as wall-clock times in the Space's zone. When clocks go back a
+stretch of wall-clock time happens twice, so a date in it is ambiguous; no boundary may lie there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+
+import pendulum
+from pendulum import DateTime
+
+SECOND = timedelta(seconds=1)
+MINUTE_SECONDS = 60
+HOUR_SECONDS = 3600
+DAY_SECONDS = 86_400
+
+FIRST_LENGTH_SECONDS = DAY_SECONDS
+"""An adaptive sync knows nothing of a Space at first; a day is small even in a large one."""
+SHORTEST_SECONDS = HOUR_SECONDS
+"""Adaptive windows are not shorter, and no shorter window is halved."""
+LONGEST_SECONDS = 90 * DAY_SECONDS
+"""Bounds what one failed export costs."""
+CONTACTS_AIMED_AT = 100_000
+"""Cometly's page: an export can handle "100,000+ contacts efficiently"."""
+STEP = 10
+"""One window tells the next by at most this factor: a burst or a lull is not the rule."""
+SETTLING = timedelta(minutes=5)
+"""A contact created just now may not be exportable yet, so the range ends this long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of creation time that one export covers.
+
+    Attributes:
+        start: First instant, UTC, whole seconds.
+        end: Last instant, UTC, whole seconds; the next window starts at this very second.
+        nominal_seconds: The length that was aimed at, before it was cut to days, minutes, midnight
+            or the end of the range.
+    """
+
+    start: DateTime
+    end: DateTime
+    nominal_seconds: float
+
+    @property
+    def seconds(self) -> int:
+        """Elapsed seconds from start to end."""
+        return round((self.end - self.start).total_seconds())
+
+    def halves(self, zone: tzinfo) -> tuple[Window, Window] | None:
+        """Cut the window in two.
+
+        Args:
+            zone: The Space's time zone.
+
+        Returns:
+            Two windows that meet between start and end, or None where no boundary can lie
+            between them.
+        """
+        middle = _clear_boundary(self.start + timedelta(seconds=self.seconds // 2), zone, self.start)
+        if not self.start < middle < self.end:
+            return None
+        nominal = self.nominal_seconds / 2
+        return (
+            replace(self, end=middle, nominal_seconds=nominal),
+            replace(self, start=middle, nominal_seconds=nominal),
+        )
+
+
+def first_instant(wall: datetime, zone: tzinfo) -> DateTime:
+    """The first instant at which a zone's clocks show a wall-clock time, or have passed it.
+
+    Args:
+        wall: A naive wall-clock time.
+        zone: The zone of those clocks.
+
+    Returns:
+        The instant in UTC: the earlier of two where the time is repeated, the moment of the clock
+        change where it is skipped.
+    """
+    earlier = _utc(wall.replace(tzinfo=zone, fold=0))
+    if _wall(earlier, zone) == wall:
+        return earlier
+    # Skipped: fold=0 reads the time with the offset from before the change, so it lies after it.
+    return _clock_change(_utc(wall.replace(tzinfo=zone, fold=1)), earlier, zone)
+
+
+def sync_range(
+    *,
+    start_date: DateTime,
+    end_date: DateTime | None,
+    bookmark: DateTime | None,
+    lookback_days: float,
+    now: DateTime,
+    zone: tzinfo,
+) -> tuple[DateTime, DateTime] | None:
+    """Where a sync starts and ends.
+
+    Args:
+        start_date: Earliest creation time to export.
+        end_date: Latest creation time to export, or None for no bound of the user's.
+        bookmark: The end of the last window that an earlier sync finished, if there was one.
+        lookback_days: How far before the bookmark to export again; whole days are calendar days.
+        now: The current time.
+        zone: The Space's time zone.
+
+    Returns:
+        The first and the last instant (UTC, whole seconds), or None where there is nothing to do.
+    """
+    end = (now - SETTLING).replace(microsecond=0)
+    if end_date is not None:
+        end = min(end, end_date)
+    if bookmark is not None and bookmark >= end:
+        return None
+    end = _before_repeated(end, zone)
+
+    start = start_date
+    if bookmark is not None and bookmark > start_date:
+        # No further than to start_date: a longer way back may lie before the calendar's first year.
+        days_back = min(lookback_days, (bookmark - start_date).total_days() + 2)
+        start = max(start_date, _look_back(bookmark, days_back, zone))
+    start = _before_repeated(start, zone)
+    if start >= end or (bookmark is not None and bookmark >= end):
+        return None
+    return start, end
+
+
+class WindowPlan:
+    """Hands out the windows of a sync, from its start to its end, each as long as is wise by then.
+
+    Adaptive lengths follow how many contacts the last wholly read window had.
+    """
+
+    def __init__(
+        self, start: DateTime, end: DateTime, zone: tzinfo, fixed_seconds: float | None = None
+    ) -> None:
+        """Plan the windows of a range.
+
+        Args:
+            start: First instant of the range, UTC.
+            end: Last instant of the range, UTC.
+            zone: The Space's time zone.
+            fixed_seconds: Length of every window; None for adaptive lengths.
+        """
+        self.start = start
+        self.end = end
+        self._zone = zone
+        self._next_start = start
+        self._fixed_seconds = fixed_seconds
+        self._length_seconds = float(FIRST_LENGTH_SECONDS)
+
+    def next_window(self) -> Window | None:
+        """The window after the last one handed out, or None after the range's end."""
+        if self._next_start >= self.end:
+            return None
+        nominal = self._fixed_seconds or self._length_seconds
+        window = Window(
+            self._next_start,
+            min(_window_end(self._next_start, nominal, self._zone), self.end),
+            nominal,
+        )
+        self._next_start = window.end
+        return window
+
+    def learn(self, window: Window, contacts: int) -> None:
+        """Let the windows planned from now on follow one that was wholly read.
+
+        Args:
+            window: The window.
+            contacts: How many contacts its export had.
+        """
+        factor = min(max(CONTACTS_AIMED_AT / contacts, 1 / STEP), STEP) if contacts else STEP
+        length = window.nominal_seconds * factor
+        self._length_seconds = min(max(length, SHORTEST_SECONDS), LONGEST_SECONDS)
+
+
+def _look_back(bookmark: DateTime, lookback_days: float, zone: tzinfo) -> DateTime:
+    """The bookmark itself, or the local midnight at or before (bookmark less lookback)."""
+    if not lookback_days:
+        return bookmark
+    part_of_day, whole_days = math.modf(lookback_days)
+    wall = _wall(bookmark, zone) - timedelta(days=whole_days)
+    earlier = first_instant(wall, zone) - timedelta(days=part_of_day)
+    return _midnight(min(earlier, bookmark), zone)
+
+
+def _window_end(start: DateTime, length_seconds: float, zone: tzinfo) -> DateTime:
+    days = math.floor(length_seconds / DAY_SECONDS)
+    if days:
+        midnight = _wall(start, zone).replace(hour=0, minute=0, second=0) + timedelta(days=days)
+        end = first_instant(midnight, zone)
+    else:
+        minutes = math.floor(length_seconds / MINUTE_SECONDS)
+        end = start + timedelta(minutes=minutes)
+    return _clear_boundary(end, zone, start)
+
+
+def _clear_boundary(boundary: DateTime, zone: tzinfo, start: DateTime) -> DateTime:
+    """Move a boundary out of repeated wall-clock time, back if that is after the window's start."""
+    stretch = _repeated_stretch(boundary, zone)
+    if stretch is None:
+        return boundary
+    first, after = stretch
+    return first - SECOND if first - SECOND > start else after
+
+
+def _before_repeated(instant: DateTime, zone: tzinfo) -> DateTime:
+    """Move an instant back out of repeated wall-clock time."""
+    stretch = _repeated_stretch(instant, zone)
+    return instant if stretch is None else stretch[0] - SECOND
+
+
+def _repeated_stretch(instant: DateTime, zone: tzinfo) -> tuple[DateTime, DateTime] | None:
+    """The stretch around an instant in which every wall-clock time happens twice.
+
+    Returns:
+        The first instant of the stretch and the first one after it, or None where the zone's
+        clocks show the time at this instant only once.
+    """
+    wall = _wall(instant, zone)
+    first = _utc(wall.replace(tzinfo=zone, fold=0))
+    second = _utc(wall.replace(tzinfo=zone, fold=1))
+    if first == second:
+        return None
+    change = _clock_change(first, second, zone)
+    return change - (second - first), change + (second - first)
+
+
+def _clock_change(before: DateTime, after: DateTime, zone: tzinfo) -> DateTime:
+    """The first second, after one instant and up to another, at which a new offset is in force."""
+    old_offset = before.astimezone(zone).utcoffset()
+    seconds = round((after - before).total_seconds())
+    low, high = 0, seconds
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (before + timedelta(seconds=middle)).astimezone(zone).utcoffset() == old_offset:
+            low = middle
+        else:
+            high = middle
+    return before + timedelta(seconds=high)
+
+
+def _midnight(instant: DateTime, zone: tzinfo) -> DateTime:
+    """The first instant of the local day that an instant lies in."""
+    return first_instant(_wall(instant, zone).replace(hour=0, minute=0, second=0), zone)
+
+
+def _wall(instant: DateTime, zone: tzinfo) -> datetime:
+    """What the zone's clocks show, naive."""
+    return datetime.fromtimestamp(instant.timestamp(), zone).replace(tzinfo=None, fold=0)
+
+
+def _utc(moment: datetime) -> DateTime:
+    return pendulum.instance(moment.astimezone(UTC))
