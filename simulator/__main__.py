@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import click
 
 from simulator import Population, Simulator, Space
-from simulator.faults import add_from_text, describe
+from simulator.script import add_from_text, describe
 
 if TYPE_CHECKING:
     from simulator import Request
@@ -23,7 +23,6 @@ _DAYS_AHEAD = 7
 
 def _list_faults(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
     if wanted:
-        click.echo("place        name and options (those with a default in brackets)")
         click.echo(describe())
         context.exit()
 
@@ -185,10 +184,11 @@ def _print_line(request: Request) -> None:
         if request.start and request.end
         else ""
     )
+    said = f" {request.said}" if request.said else ""
     fault = f" [{request.fault}]" if request.fault else ""
     click.echo(
         f"{time} {request.kind}{about}{window}: "
-        f"{request.status or 'no answer'}, {request.bytes_sent:,} bytes{fault}"
+        f"{request.status or 'no answer'}{said}, {request.bytes_sent:,} bytes{fault}"
     )
 
 

@@ -88,6 +88,7 @@ class Api:
             for fault in simulator.faults.settle("poll", record):
                 if isinstance(fault, ExportFault):
                     answer = fault.distort(answer, export)
+            record.said = str(answer["status"])
             return 200, answer
 
         return await self._answer("poll", request, record, space, poll)

@@ -6,15 +6,13 @@ meet one request each; those of an export or its file stay with the export they 
 
 from __future__ import annotations
 
-import inspect
 import re
-import shlex
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import msgspec
 
-from simulator.files import FileForm
+from simulator.files import FileForm  # noqa: TC001 - msgspec reads the annotations
 from simulator.space import Refused
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ _STORAGE: frozenset[Where] = frozenset(("download",))
 _ANYWHERE = _API | _STORAGE
 
 
-class Fault(msgspec.Struct, frozen=True):
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Something that goes wrong.
 
     Attributes:
@@ -45,6 +43,11 @@ class Fault(msgspec.Struct, frozen=True):
         """Tell whether a request can meet this fault at all."""
         del request
         return True
+
+    @classmethod
+    def name(cls) -> str:
+        """Give the name it goes by: that of `TooManyRequests` is `too-many-requests`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
 
 # Any request
@@ -377,7 +380,7 @@ class Faults:
             message = f"{where!r} is no place for a fault: {', '.join(get_args(Where))}"
             raise ValueError(message)
         if where not in fault.places:
-            message = f"{name_of(type(fault))} cannot happen at {where!r}"
+            message = f"{fault.name()} cannot happen at {where!r}"
             raise ValueError(message)
         with self._lock:
             self._rules.append(_Rule(where, fault, times, after, when))
@@ -401,7 +404,7 @@ class Faults:
         with self._lock:
             for rule in self._rules:
                 if not rule.fault.stays and rule.meets(where, request):
-                    request.fault = name_of(type(rule.fault))
+                    request.fault = rule.fault.name()
                     return rule.fault
         return None
 
@@ -425,7 +428,7 @@ class Faults:
                 if rule.fault.stays and rule not in settled and rule.meets(where, request)
             )
             if settled and request.fault is None:
-                request.fault = ", ".join(name_of(type(rule.fault)) for rule in settled)
+                request.fault = ", ".join(rule.fault.name() for rule in settled)
             return [rule.fault for rule in settled]
 
 
@@ -457,123 +460,3 @@ class _Rule:
         if self._times is not None:
             self._times -= 1
         return True
-
-
-# The textual form
-
-
-def name_of(fault: type[Fault]) -> str:
-    """Give the name a fault has on the command line: `TooManyRequests` is `too-many-requests`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", fault.__name__).lower()
-
-
-def kinds() -> dict[str, type[Fault]]:
-    """Give every kind of fault by its name, in the order of this module."""
-    return {
-        name_of(kind): kind
-        for kind in globals().values()
-        if isinstance(kind, type)
-        and issubclass(kind, Fault)
-        and kind not in (Fault, ExportFault, FileFault)
-    }
-
-
-def describe() -> str:
-    """List every kind of fault: where it can be, its name, its options, and what it does."""
-    lines = []
-    for name, kind in kinds().items():
-        places = "any" if kind.places == _ANYWHERE else "/".join(sorted(kind.places))
-        options = " ".join(_options(kind))
-        first_line = (inspect.getdoc(kind) or "").splitlines()[0]
-        lines.append(f"{places:12} {name} {options}".rstrip())
-        lines.append(f"{'':12}     {first_line}")
-    return "\n".join(lines)
-
-
-def add_from_text(faults: Faults, text: str) -> None:
-    """Add a fault written as `<where> <name> [option=value ...] [times=N|all] [after=N]`.
-
-    Args:
-        faults: Where to add it.
-        text: Such as `download cut at=1000 times=3`; a value with blanks stands in quotes.
-
-    Raises:
-        ValueError: The text names no fault, no place, or an option that does not fit.
-    """
-    where, name, options = _split(text)
-    kind = kinds().get(name)
-    if kind is None:
-        message = f"{name!r} is no fault; known are {', '.join(kinds())}"
-        raise ValueError(message)
-    times = None if options.get("times") == "all" else options.get("times", 1)
-    after = options.get("after", 0)
-    fields: dict[str, object] = {key: options[key] for key in options.keys() - {"times", "after"}}
-    wanted = _fields(kind)
-    unknown = options.keys() - set(wanted) - {"times", "after"}
-    if unknown:
-        message = f"{name} has no option {', '.join(sorted(unknown))}"
-        raise ValueError(message)
-    if kind is Form:
-        fields = {"form": {key: _as_bytes(key, value) for key, value in fields.items()}}
-    try:
-        fault = msgspec.convert(fields, kind)
-        faults.add(
-            where,  # type: ignore[arg-type] # add() itself refuses another
-            fault,
-            msgspec.convert(times, int | None),
-            msgspec.convert(after, int),
-        )
-    except msgspec.ValidationError as error:
-        message = f"{text!r}: {error}"
-        raise ValueError(message) from error
-
-
-def _split(text: str) -> tuple[str, str, dict[str, object]]:
-    match shlex.split(text):
-        case [where, name, *pairs]:
-            options = {}
-            for pair in pairs:
-                key, _, value = pair.partition("=")
-                options[key.replace("-", "_")] = _value(value)
-            return where, name, options
-    message = f"{text!r} is not of the form '<where> <name> [option=value ...]'"
-    raise ValueError(message)
-
-
-def _value(text: str) -> object:
-    """Read a number, true, false, null or other JSON; anything else is text."""
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
-
-
-def _as_bytes(key: str, value: object) -> object:
-    """Take the text of raw lines for what it is; msgspec would read bytes as base64."""
-    match key, value:
-        case "newline", str(text):
-            return text.encode()
-        case "lines", list(lines):
-            return [str(line).encode() for line in lines]
-        case _:
-            return value
-
-
-def _fields(kind: type[Fault]) -> list[str]:
-    struct: type[msgspec.Struct] = FileForm if kind is Form else kind
-    return [field.name for field in msgspec.structs.fields(struct)]
-
-
-def _text(value: object) -> str:
-    plain = value.decode() if isinstance(value, bytes) else value
-    return msgspec.json.encode(plain).decode()
-
-
-def _options(kind: type[Fault]) -> list[str]:
-    struct: type[msgspec.Struct] = FileForm if kind is Form else kind
-    return [
-        f"{field.name}=…"
-        if field.default is msgspec.NODEFAULT
-        else f"[{field.name}={_text(field.default)}]"
-        for field in msgspec.structs.fields(struct)
-    ]

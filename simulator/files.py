@@ -26,7 +26,7 @@ _GZIP: Final = 31  # zlib's name for "with gzip's header and trailer"
 _encoder = msgspec.json.Encoder()
 
 
-class FileForm(msgspec.Struct, frozen=True):
+class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a file is laid out.
 
     Attributes:

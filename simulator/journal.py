@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 Kind = Literal["create", "poll", "download", "other"]
 
@@ -29,6 +30,7 @@ class Request:
         end: End of that window, likewise.
         status: What was answered; None as long as nothing is, and if nothing ever was.
         bytes_sent: Bytes of the body given to the connection; the client may have read fewer.
+        said: What a poll said its export's status is.
         fault: The name of the scripted fault it met.
     """
 
@@ -44,9 +46,10 @@ class Request:
     end: datetime | None = None
     status: int | None = None
     bytes_sent: int = 0
+    said: str | None = None
     fault: str | None = None
 
     @property
-    def window(self) -> timedelta | None:
-        """The elapsed time from `start` to `end`; None if unknown."""
-        return self.end - self.start if self.start and self.end else None
+    def window(self) -> timedelta:
+        """The elapsed time from `start` to `end`; zero if unknown."""
+        return self.end - self.start if self.start and self.end else timedelta()
