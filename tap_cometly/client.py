@@ -195,15 +195,16 @@ class CometlyClient:
                 timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
                 allow_redirects=False,
             )
-        except requests.RequestException as fault:
-            raise _Unavailable(cause(fault)) from None
+        except requests.RequestException as error:
+            raise _Unavailable(cause(error)) from None
         status = response.status_code
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimited(self._retry_after(response))
         if status == HTTPStatus.NOT_FOUND and method == "GET":
             raise ExportVanished
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _Unavailable(f"it answered {status}")
+            fault = f"it answered {status}"
+            raise _Unavailable(fault)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise _refusal(doing, response)
         return _export_status(response, created=method == "POST")
@@ -237,28 +238,37 @@ def pauses() -> Iterator[float]:
 
 def _export_status(response: requests.Response, *, created: bool) -> ExportStatus:
     """Read an answer that is shaped as documented."""
+    answer = _json_object(response)
+    export_id, status = answer.get("export_id"), answer.get("status")
+    has_id = isinstance(export_id, int) and not isinstance(export_id, bool)
+    if not has_id or not (created or isinstance(status, str)):
+        fault = "its answer was not shaped as its documentation says"
+        raise _Unavailable(fault)
+    url = answer.get("download_url") or None
+    if url is not None:
+        _check_download_url(url)
+    return ExportStatus(export_id, str(status), url, _shown(answer.get("message")))
+
+
+def _json_object(response: requests.Response) -> dict[str, Any]:
+    """What an answer holds, or nothing if it is no JSON object."""
     try:
         answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise _Unavailable("its answer was no JSON object")
-    export_id, status = answer.get("export_id"), answer.get("status")
-    if not isinstance(export_id, int) or isinstance(export_id, bool):
-        raise _Unavailable("its answer had no export_id")
-    if not isinstance(status, str) and not created:
-        raise _Unavailable("its answer had no status")
-    url, message = answer.get("download_url"), answer.get("message")
-    if not isinstance(url, str) or not url:
-        url = None
-    elif not is_safe_url(url):
-        raise CometlyError(
-            "Cometly's download_url is neither https nor on this machine, and the tap does not "
-            "read contacts over an open line; ask Cometly's support about it."
-        )
-    else:
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _check_download_url(url: object) -> None:
+    if isinstance(url, str):
         REDACTOR.hide_url(url)
-    return ExportStatus(export_id, str(status), url, _shown(message))
+        if is_safe_url(url):
+            return
+    message = (
+        "Cometly's download_url is neither https nor on this machine, and the tap does not read "
+        "contacts over an open line; ask Cometly's support about it."
+    )
+    raise CometlyError(message)
 
 
 def _refusal(doing: str, response: requests.Response) -> CometlyError:
@@ -269,11 +279,7 @@ def _refusal(doing: str, response: requests.Response) -> CometlyError:
             f"Cometly refused to {doing}: it answered {status}, a redirect that the tap does not "
             "follow; check the setting 'api_url'."
         )
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    message = _shown(answer.get("message")) if isinstance(answer, dict) else None
+    message = _shown(_json_object(response).get("message"))
     said = f' and says "{message}"' if message else ""
     return CometlyError(
         f"Cometly refused to {doing}: it answered {status}{said}; {_ADVICE.get(status, _REPORT)}."
@@ -281,9 +287,11 @@ def _refusal(doing: str, response: requests.Response) -> CometlyError:
 
 
 _REPORT = "if the message does not help, show it to Cometly's support"
-_ADVICE = {
+_ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "check the setting 'api_key'",
-    HTTPStatus.FORBIDDEN: "check that the API key may export contacts and the subscription is active",
+    HTTPStatus.FORBIDDEN: (
+        "check that the API key may export contacts and that the subscription is active"
+    ),
     HTTPStatus.NOT_FOUND: "check the setting 'api_url'",
 }
 

@@ -7,7 +7,7 @@ the types is done again line by line, tolerant where the tap's contract is, exac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -93,12 +93,12 @@ class ContactReader:
             LineError: A line is no contact; names its number, never its content.
         """
         try:
-            contacts = cast("list[Struct]", self._decoder.decode_lines(block.lines))
+            contacts = self._decoder.decode_lines(block.lines)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._read_line_by_line(block)
         # `decode_lines` also takes two objects in a line, and one that spans two.
         starts = block.lines.count(b"\n{") + block.lines.startswith(b"{")
-        if not len(contacts) == block.count == starts:
+        if not len(contacts) == block.line_count == starts:
             return self._read_line_by_line(block)
         self._leave_out(contacts)
         return contacts

@@ -25,13 +25,13 @@ from tap_cometly.windows import SHORTEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import tzinfo
 
     from pendulum import DateTime
 
     from tap_cometly.client import CometlyClient
     from tap_cometly.clock import Clock
     from tap_cometly.files import Block, ExportFile, Storage
+    from tap_cometly.settings import Settings
     from tap_cometly.windows import Window, WindowPlan
 
 _UNFINISHED = {"queued", "processing", "completed"}
@@ -106,10 +106,7 @@ class Exports:
         client: CometlyClient,
         storage: Storage,
         clock: Clock,
-        *,
-        zone: tzinfo,
-        max_in_flight: int,
-        timeout_seconds: float,
+        settings: Settings,
     ) -> None:
         """Create nothing yet.
 
@@ -118,17 +115,16 @@ class Exports:
             client: Creates and polls exports.
             storage: Opens their files.
             clock: Tells the time, and waits.
-            zone: The Space's time zone, in which Cometly reads dates.
-            max_in_flight: How many exports may be created and not yet wholly read.
-            timeout_seconds: How long one may stay queued or processing.
+            settings: The Space's time zone, in which Cometly reads dates; how many exports may be
+                created and not yet wholly read; how long one may stay queued or processing.
         """
         self._plan = plan
         self._client = client
         self._storage = storage
         self._clock = clock
-        self._zone = zone
-        self._max_in_flight = max_in_flight
-        self._timeout_seconds = timeout_seconds
+        self._zone = settings.zone
+        self._max_in_flight = settings.max_concurrent_exports
+        self._timeout_seconds = settings.export_timeout_seconds
         self._queue: deque[Export] = deque()
         self._no_create_before = 0.0
         self._warned_of_status = False
@@ -222,15 +218,18 @@ class Exports:
                 export.next_poll = now + limit.seconds
                 continue
             except ExportVanished:
-                raise _ExportLost("it vanished: Cometly knows it no more") from None
+                message = "it vanished: Cometly knows it no more"
+                raise _ExportLost(message) from None
             if answer.status == "completed" and answer.download_url:
                 return answer.download_url
             if answer.status == "failed":
                 said = f' and says "{answer.message}"' if answer.message else ""
-                raise _ExportLost(f"it failed{said}")
+                message = f"it failed{said}"
+                raise _ExportLost(message)
             self._warn_of_unknown(answer.status)
             if age >= self._timeout_seconds:
-                raise _ExportLost(f"it was not done {age / 60:.0f} minutes after its creation")
+                message = f"it was not done {age / 60:.0f} minutes after its creation"
+                raise _ExportLost(message)
             export.next_poll = min(export.next_poll, export.created + self._timeout_seconds)
 
     def _wait_until(self, moment: float, what: str) -> None:
@@ -260,9 +259,9 @@ class Exports:
         if export.window.seconds <= SHORTEST_SECONDS or halves is None:
             message = (
                 f"{export}: {why}, as did the one before it, and its window is too short to be "
-                "halved; run the tap again later, and if it fails again ask Cometly's support"
+                "halved; run the tap again later, and if it fails again ask Cometly's support."
             )
-            raise ExportError(f"{message}.")
+            raise ExportError(message)
         logger.warning("%s: %s, as did the one before it; halving its window", export, why)
         self._queue.extendleft(Export(half) for half in reversed(halves))
 
@@ -289,4 +288,5 @@ def naming(export: Export) -> Iterator[None]:
     try:
         yield
     except (CometlyError, FileError, LineError) as error:
-        raise ExportError(f"{export}: {str(error).rstrip('.')}.") from None
+        message = f"{export}: {str(error).rstrip('.')}."
+        raise ExportError(message) from None

@@ -16,7 +16,7 @@ import logging
 import re
 import zlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import requests
 import urllib3
@@ -49,6 +49,7 @@ BLOCK_BYTES = 256 * 1024
 _REQUESTED_BYTES = 64 * 1024
 """Compressed bytes read from the connection at a time."""
 _GZIP_MAGIC = b"\x1f\x8b"
+_CONNECTION_BROKE = "the connection broke"
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +60,12 @@ class Block(NamedTuple):
     Attributes:
         lines: Whole lines, each ended by `\n`.
         first_line: The number of the first one in the file, from 1.
-        count: How many there are, blank ones included.
+        line_count: How many there are, blank ones included.
     """
 
     lines: bytes
     first_line: int
-    count: int
+    line_count: int
 
 
 class NoAuth(AuthBase):
@@ -131,7 +132,10 @@ class ExportFile:
         magic = buffered.peek(len(_GZIP_MAGIC))
         self._lines: IO[bytes] = buffered
         if magic.startswith(_GZIP_MAGIC):
-            self._lines = GzipFile(fileobj=buffered, mode="rb")
+            self._lines = cast(
+                "IO[bytes]",
+                GzipFile(fileobj=buffered, mode="rb"),  # type: ignore[no-untyped-call]
+            )
         elif not magic:
             logger.warning("An export's file has no bytes at all: read as one without contacts")
 
@@ -166,7 +170,7 @@ class ExportFile:
             lines = rest + chunk[:end]
             rest = chunk[end:]
             block = Block(lines, first_line, lines.count(b"\n"))
-            first_line += block.count
+            first_line += block.line_count
             yield block
         if rest:
             yield Block(rest + b"\n", first_line, 1)
@@ -283,12 +287,13 @@ class ResumingStream(io.RawIOBase):
         if chunk:
             return chunk
         if self._length is not None:
-            raise _Broken("the connection broke")
+            raise _Broken(_CONNECTION_BROKE)
         declared = getattr(self._response, "chunked", False)
         if not declared and self._undeclared_end != self._position:
             # A connection that just ends looks the same at the end and at a cut: look again.
             self._undeclared_end = self._position
-            raise _Broken("the connection ended, and nothing said that the file does too")
+            message = "the connection ended, and nothing said that the file does too"
+            raise _Broken(message)
         return b""
 
     def _request(self) -> urllib3.BaseHTTPResponse:
@@ -324,9 +329,11 @@ class ResumingStream(io.RawIOBase):
         status = response.status_code
         if status == HTTPStatus.FORBIDDEN:
             self._url_refused = True
-            raise _Broken("the storage answered 403, as it does when a download URL has expired")
+            message = "the storage answered 403, as it does when a download URL has expired"
+            raise _Broken(message)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _Broken(f"the storage answered {status}")
+            message = f"the storage answered {status}"
+            raise _Broken(message)
         if status == HTTPStatus.PRECONDITION_FAILED:
             raise _changed()
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self._position:
@@ -365,7 +372,7 @@ class ResumingStream(io.RawIOBase):
         while known:
             chunk = _read_once(raw, min(known, _REQUESTED_BYTES))
             if not chunk:
-                raise _Broken("the connection broke")
+                raise _Broken(_CONNECTION_BROKE)
             checksum = zlib.crc32(chunk, checksum)
             known -= len(chunk)
         if checksum != self._checksum:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Stopped(BaseException):  # noqa: N818 - it reports a request, no error
+class Stopped(BaseException):
     """The run ends because of a signal. Not an `Exception`: nothing may take it for a fault."""
 
     def __init__(self, signum: int) -> None:

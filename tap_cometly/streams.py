@@ -36,7 +36,7 @@ from tap_cometly.settings import read_instant
 from tap_cometly.windows import WindowPlan, sync_range
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from importlib.resources.abc import Traversable
 
     from msgspec import Struct
@@ -106,7 +106,7 @@ class ContactsStream(Stream):
 
     def _sync_records(
         self, context: Context | None = None, *, write_messages: bool = True
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """Write the contacts: in blocks, or one by one where something asks for that."""
         try:
             if write_messages and context is None and self._takes_blocks():
@@ -235,9 +235,7 @@ class ContactsStream(Stream):
             CometlyClient(settings, clock),
             Storage(settings.user_agent, clock),
             clock,
-            zone=settings.zone,
-            max_in_flight=settings.max_concurrent_exports,
-            timeout_seconds=settings.export_timeout_seconds,
+            settings,
         )
         for export in self._tap.stop.drawn_interruptibly(iter(exports)):
             yield export

@@ -111,7 +111,7 @@ class TapCometly(Tap):
             th.BooleanType,
             default=False,
             title="Include all e-mail addresses",
-            description="Adds the field `emails`: all addresses, those of merged profiles included.",
+            description="Adds the field `emails`: all of them, those of merged profiles included.",
         ),
         th.Property(
             "lookback_days",
@@ -164,7 +164,7 @@ class TapCometly(Tap):
         ),
     ).to_dict()
 
-    def __init__(self, *args: Any, clock: Clock | None = None, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, clock: Clock | None = None, **kwargs: Any) -> None:
         """Check the settings and the state.
 
         Args:
@@ -199,10 +199,12 @@ class TapCometly(Tap):
         Raises:
             SettingError: It is no Singer state.
         """
-        bookmarks = state.get("bookmarks", {}) if isinstance(state, dict) else None
+        bookmarks = state.get("bookmarks", {})
         streams = bookmarks.values() if isinstance(bookmarks, dict) else [None]
         if state and ("value" in state or not all(isinstance(one, dict) for one in streams)):
-            allowed = 'a JSON object like {"bookmarks": {"contacts": {…}}}: the value of a STATE line'
+            allowed = (
+                'a JSON object like {"bookmarks": {"contacts": {…}}}: the value of a STATE line'
+            )
             raise SettingError("--state", "something else", allowed, kind="The file of")
         super().load_state(state)
 
@@ -242,7 +244,7 @@ class TapCometly(Tap):
             raise SettingError(name, shown, allowed)
 
     @property
-    def _env_var_config(self) -> dict[str, Any]:  # type: ignore[override]
+    def _env_var_config(self) -> dict[str, Any]:
         """Settings from the environment; what cannot be read stays text and is refused by name."""
         config: dict[str, Any] = {}
         self.append_builtin_config(self.config_jsonschema)
@@ -279,12 +281,12 @@ class TapCometly(Tap):
         return super().cb_config(ctx, param, value)
 
     @classmethod
-    def invoke(  # type: ignore[override]
+    def invoke(
         cls,
         *,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> None:
         """Run the tap.
 
@@ -372,7 +374,7 @@ def _run() -> int:
         return _last_words("The reader of the tap's output went away.")
     except Exception as error:  # noqa: BLE001 - the last resort, told in full
         told = REDACTOR.clean(traceback.format_exc())
-        logging.getLogger(TapCometly.name).error("Unforeseen error:\n%s", told)
+        logging.getLogger(TapCometly.name).error("Unforeseen error:\n%s", told)  # noqa: TRY400 - cleaned
         return _last_words(
             f"An unforeseen error ended the run ({type(error).__name__}); please report it with "
             "the lines above."

@@ -65,7 +65,9 @@ class Window:
             Two windows that meet between start and end, or None where no boundary can lie
             between them.
         """
-        middle = _clear_boundary(self.start + timedelta(seconds=self.seconds // 2), zone, self.start)
+        middle = _clear_boundary(
+            self.start + timedelta(seconds=self.seconds // 2), zone, self.start
+        )
         if not self.start < middle < self.end:
             return None
         nominal = self.nominal_seconds / 2
