@@ -1,6 +1,12 @@
 """A Cometly Space over real HTTP, for tests, demos and benchmarks.
 
-`python -m simulator` starts one by hand.
+`python -m simulator` starts one by hand. In Python:
+
+    space = Space(Population.generate(1000), processing_seconds=0, timezone="Europe/Berlin")
+    with Simulator(space) as simulator:
+        simulator.faults.add("download", Cut(at=1000), times=2)
+        run_the_tap(api_url=simulator.api_url, api_key=space.api_key)
+        downloads = [request for request in simulator.requests if request.kind == "download"]
 """
 
 from simulator.journal import Request

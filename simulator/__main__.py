@@ -72,7 +72,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
     "faults",
     multiple=True,
     metavar="TEXT",
-    help="Something that goes wrong, such as 'download cut at=1000 times=3'. Repeatable.",
+    help="Goes wrong, such as 'download cut at=1000 times=3'; see --list-faults. Repeatable.",
 )
 @click.option(
     "--list-faults",
@@ -137,6 +137,8 @@ def main(  # noqa: PLR0913
             add_from_text(simulator.faults, text)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--fault") from error
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -11,7 +11,7 @@ import msgspec
 
 from simulator import wire
 from simulator.faults import ExportFault, Refuse, Reset, TooManyRequests
-from simulator.space import Refused
+from simulator.space import Quota, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,8 @@ class Api:
                 wire.reset(request)
                 return None
             case TooManyRequests():
-                return _too_many_requests(fault, space)
+                headers = Quota(space.limit(endpoint), 0, None).headers
+                return _too_many_requests(headers | _retry_after(fault, space))
             case Refuse():
                 given = f" ({request.headers.get('Authorization')})" if fault.echo else ""
                 return wire.json_answer(fault.status, {"message": fault.message + given})
@@ -131,7 +132,7 @@ def _by_the_rules(
         quota = space.admit(endpoint)
         headers = quota.headers
         if quota.retry_after is not None:
-            return wire.json_answer(429, {"message": "Too Many Attempts."}, headers)
+            return _too_many_requests(headers)
         status, payload = act()
     except Refused as refusal:
         payload = {"message": refusal.message}
@@ -141,13 +142,16 @@ def _by_the_rules(
     return wire.json_answer(status, payload, headers)
 
 
-def _too_many_requests(fault: TooManyRequests, space: Space) -> web.Response:
-    headers = {"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "0"}
+def _retry_after(fault: TooManyRequests, space: Space) -> dict[str, str]:
+    if fault.retry_after is None:
+        return {}
     if fault.retry_after == "http-date":
         in_two_seconds = datetime.fromtimestamp(space.now(), UTC) + timedelta(seconds=2)
-        headers["Retry-After"] = format_datetime(in_two_seconds, usegmt=True)
-    elif fault.retry_after is not None:
-        headers["Retry-After"] = str(fault.retry_after)
+        return {"Retry-After": format_datetime(in_two_seconds, usegmt=True)}
+    return {"Retry-After": str(fault.retry_after)}
+
+
+def _too_many_requests(headers: dict[str, str]) -> web.Response:
     return wire.json_answer(429, {"message": "Too Many Attempts."}, headers)
 
 

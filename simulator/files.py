@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
 from itertools import islice, pairwise
@@ -27,7 +28,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a file is laid out.
+    r"""How a file is laid out.
 
     Attributes:
         members: How many gzip members it has; one may end amid a line or a character.
@@ -39,6 +40,7 @@ class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         newline: What ends a line.
         last_newline: Whether the last line has its end too.
         shuffle: A seed to shuffle the contacts by; None leaves them in order of creation.
+        escaped: Write non-ASCII characters and slashes as PHP does: `\u00fc`, `\/`.
         modified: The time in gzip's header, in Unix seconds.
     """
 
@@ -51,6 +53,7 @@ class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     newline: bytes = b"\n"
     last_newline: bool = True
     shuffle: int | None = None
+    escaped: bool = False
     modified: int = 0
 
 
@@ -111,10 +114,17 @@ def _blocks(contacts: _Counted, line: type[_Line], form: FileForm) -> Iterator[b
     while block := contacts.take(_CONTACTS_A_BLOCK):
         yield pending
         pending = _encoder.encode_lines([line.of(contact) for contact in block])
+        if form.escaped:
+            pending = b"".join(map(_escaped, pending.splitlines(keepends=True)))
         if form.newline != b"\n":
             pending = pending.replace(b"\n", form.newline)
     pending += b"".join(raw + form.newline for raw in form.lines)
     yield pending if form.last_newline else pending.removesuffix(form.newline)
+
+
+def _escaped(line: bytes) -> bytes:
+    text = json.dumps(json.loads(line), separators=(",", ":"))
+    return text.replace("/", "\\/").encode() + b"\n"
 
 
 def _gzip(blocks: Iterable[bytes], modified: int) -> bytes:

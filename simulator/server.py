@@ -103,19 +103,19 @@ class Simulator:
 
         Args:
             space: What to serve from now on. Requests that hang are broken off.
-        """
-        done = threading.Event()
 
-        def replace() -> None:
+        Raises:
+            RuntimeError: It has been stopped.
+        """
+
+        async def replace() -> None:
             self.stopping.set()
             self.stopping = asyncio.Event()
             self.space = space
             self.faults.clear()
             self.requests.clear()
-            done.set()
 
-        self._loop.call_soon_threadsafe(replace)
-        done.wait()
+        asyncio.run_coroutine_threadsafe(replace(), self._loop).result()
 
     def overview(self) -> dict[str, object]:
         """Give what `GET /simulator` tells: the Space, the requests by status, the exports."""

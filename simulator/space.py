@@ -184,10 +184,8 @@ class Space:
     def __post_init__(self) -> None:
         """Open the books."""
         self._zone = ZoneInfo(self.timezone)
-        self._limits = {
-            "create": _MinuteLimit(self.creates_per_minute),
-            "poll": _MinuteLimit(self.polls_per_minute),
-        }
+        endpoints: tuple[Endpoint, ...] = ("create", "poll")
+        self._minutes = {name: _Minute(self.limit(name)) for name in endpoints}
         self._by_path: dict[str, Export] = {}
         self._lock = threading.RLock()
         self._files = _Files(_FILES_KEPT)
@@ -237,7 +235,11 @@ class Space:
             Where it stands; with `retry_after` the request is one too many.
         """
         with self._lock:
-            return self._limits[endpoint].take(self.now())
+            return self._minutes[endpoint].take(self.now())
+
+    def limit(self, endpoint: Endpoint) -> int | None:
+        """Give the requests a minute that an endpoint takes; None: as many as one likes."""
+        return self.creates_per_minute if endpoint == "create" else self.polls_per_minute
 
     def read_order(self, body: object) -> Order:
         """Read the body of a create, as strictly as the vendor's page words it.
@@ -318,10 +320,10 @@ class Space:
 
     def status(self, export: Export) -> str:
         """Give `queued`, `processing` or `completed`, by the clock."""
-        age = self.now() - export.created_at
-        if age < self.queued_seconds:
-            return "queued"
-        return "processing" if self.now() < export.completed_at else "completed"
+        now = self.now()
+        if now >= export.completed_at:
+            return "completed"
+        return "queued" if now < export.created_at + self.queued_seconds else "processing"
 
     def check_url(self, path: str, query: Mapping[str, str]) -> str | None:
         """Check a presigned URL.
@@ -453,7 +455,7 @@ class Space:
         return hmac.new(self.api_key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-class _MinuteLimit:
+class _Minute:
     """A fixed window of a minute that begins at its first request."""
 
     def __init__(self, limit: int | None) -> None:

@@ -351,6 +351,13 @@ def test_lines_end_as_one_likes() -> None:
     assert data.endswith(b"}")
 
 
+def test_a_file_may_be_escaped_as_php_does_it() -> None:
+    person = Contact(1, NOON, name="Zoë\u2028 \N{FOX FACE}/")
+    data, _ = make_file([person], form=FileForm(plain=True, escaped=True))
+    assert rb'"name":"Zo\u00eb\u2028 \ud83e\udd8a\/"' in data
+    assert json.loads(data)["name"] == person.name
+
+
 def test_a_shuffled_file_has_the_same_lines_in_another_order() -> None:
     straight, shuffled = (
         make_file(SOME, form=FileForm(plain=True, shuffle=seed))[0].split(b"\n")
@@ -785,6 +792,13 @@ def test_head_gives_the_headers_alone(client: Client) -> None:
     assert response.content == b""
 
 
+def test_head_meets_no_fault_of_a_transfer(client: Client) -> None:
+    url = client.url()
+    client.simulator.faults.add("download", Cut(1))
+    assert client.session.head(url, timeout=TIMEOUT).status_code == 200
+    assert raw_download(url)[2]
+
+
 def test_a_file_larger_than_a_write_arrives_whole(client: Client) -> None:
     many = Population.generate(60_000, until=NOON)
     client.simulator.reset(space(many))
@@ -809,7 +823,7 @@ def test_a_server_error_is_a_page_of_html(client: Client, where: Where) -> None:
 
 def test_too_many_requests_may_be_told_in_three_ways(client: Client) -> None:
     clock = Clock(NOON)
-    client.simulator.reset(space(clock=clock))
+    client.simulator.reset(space(clock=clock, creates_per_minute=5))
     for fault in (TooManyRequests(7), TooManyRequests("http-date"), TooManyRequests(None)):
         client.simulator.faults.add("create", fault)
     responses = [client.create() for _ in range(3)]
@@ -818,6 +832,7 @@ def test_too_many_requests_may_be_told_in_three_ways(client: Client) -> None:
     assert seconds == "7"
     assert parsedate_to_datetime(date) == NOON + timedelta(seconds=2)
     assert nothing == ""
+    assert {response.headers.get("X-RateLimit-Remaining") for response in responses} == {"0"}
     assert client.create().status_code == 202
 
 
@@ -1321,6 +1336,7 @@ def read_until(output: Iterable[str], end: str) -> str:
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_space_is_started_and_stopped_by_hand(tmp_path: Path, stop: signal.Signals) -> None:
     ready_file = tmp_path / "ready.json"
+    ready_file.write_text("of an earlier run", encoding="utf-8")
     with run(
         "--size=300",
         "--api-key=by-hand",
