@@ -107,13 +107,20 @@ class BearerAuth(AuthBase):
 class CometlyClient:
     """Talks to the API of one Space."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             settings: Where the API is, the key, and what contacts shall carry.
             clock: For pauses between tries.
+            read_timeout_seconds: Silence that long counts as a broken connection.
         """
+        self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
         self._exports_url = f"{settings.api_url}/contacts/exports"
         self._clock = clock
         self._options: dict[str, int] = {}
@@ -192,7 +199,7 @@ class CometlyClient:
                 method,
                 url,
                 json=body,
-                timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+                timeout=self._timeout,
                 allow_redirects=False,
             )
         except requests.RequestException as error:
@@ -240,8 +247,7 @@ def _export_status(response: requests.Response, *, created: bool) -> ExportStatu
     """Read an answer that is shaped as documented."""
     answer = _json_object(response)
     export_id, status = answer.get("export_id"), answer.get("status")
-    has_id = isinstance(export_id, int) and not isinstance(export_id, bool)
-    if not has_id or not (created or isinstance(status, str)):
+    if type(export_id) is not int or not (created or isinstance(status, str)):
         fault = "its answer was not shaped as its documentation says"
         raise _Unavailable(fault)
     url = answer.get("download_url") or None

@@ -32,7 +32,7 @@ from tap_cometly.limits import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import IO
 
     from typing_extensions import Buffer
@@ -86,13 +86,17 @@ class NoAuth(AuthBase):
 class Storage:
     """Opens export files."""
 
-    def __init__(self, user_agent: str, clock: Clock) -> None:
+    def __init__(
+        self, user_agent: str, clock: Clock, read_timeout_seconds: float = READ_TIMEOUT_SECONDS
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             user_agent: What the tap calls itself.
             clock: For pauses between tries.
+            read_timeout_seconds: Silence that long counts as a broken connection.
         """
+        self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
         self._clock = clock
         self._session = requests.Session()
         self._session.auth = NoAuth()
@@ -112,7 +116,12 @@ class Storage:
         Raises:
             FileError: The file could not be fetched.
         """
-        return ExportFile(ResumingStream(self._session, url, fresh_url, self._clock))
+        return ExportFile(ResumingStream(self._get, url, fresh_url, self._clock))
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+        return self._session.get(
+            url, headers=headers, stream=True, timeout=self._timeout, allow_redirects=False
+        )
 
 
 class ExportFile:
@@ -205,18 +214,22 @@ class ResumingStream(io.RawIOBase):
     """
 
     def __init__(
-        self, session: requests.Session, url: str, fresh_url: Callable[[], str], clock: Clock
+        self,
+        get: Callable[[str, Mapping[str, str]], requests.Response],
+        url: str,
+        fresh_url: Callable[[], str],
+        clock: Clock,
     ) -> None:
         """Connect to nothing yet.
 
         Args:
-            session: Sends requests; must add no authorization.
+            get: Sends a request for a URL, with headers, and no authorization of its own.
             url: Presigned URL.
             fresh_url: Gives another URL of the same file when this one is refused.
             clock: For pauses between tries.
         """
         super().__init__()
-        self._session = session
+        self._get = get
         self._url = url
         self._fresh_url = fresh_url
         self._clock = clock
@@ -307,13 +320,7 @@ class ResumingStream(io.RawIOBase):
             if self._etag and not self._etag.startswith("W/"):
                 headers["If-Match"] = self._etag
         try:
-            response = self._session.get(
-                self._url,
-                headers=headers,
-                stream=True,
-                timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
-                allow_redirects=False,
-            )
+            response = self._get(self._url, headers)
         except requests.RequestException as fault:
             raise _Broken(cause(fault)) from None
         raw: urllib3.BaseHTTPResponse = response.raw
