@@ -12,6 +12,8 @@ Members of the SDK that are private and yet overridden or used: `_sync_records`,
 
 from __future__ import annotations
 
+import logging
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,7 +30,7 @@ from singer_sdk.singerlib.encoding.simple import StateMessage
 
 from tap_cometly.client import CometlyClient
 from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_record
-from tap_cometly.errors import SettingError
+from tap_cometly.errors import SettingError, TapError
 from tap_cometly.exports import Exports, bound, naming
 from tap_cometly.files import Storage
 from tap_cometly.progress import Progress
@@ -304,6 +306,18 @@ class ContactsStream(Stream):
     @property
     def _writer(self) -> MessageWriter:
         return self._tap.message_writer  # type: ignore[return-value]
+
+    def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
+        """Log, but for the SDK's claim that an error with a message for the user is unhandled.
+
+        Args:
+            message: The message.
+            *args: Its arguments.
+            level: Its level.
+            **kwargs: As for any logger.
+        """
+        if level < logging.ERROR or not isinstance(sys.exception(), TapError):
+            super().log(message, *args, level=level, **kwargs)
 
     # The SDK's bookkeeping by records, switched off.
 
