@@ -290,7 +290,7 @@ class TestBothPaths:
 
     def both(self, world: World, **arguments: Any) -> tuple[Run, Run]:
         """Run in blocks, and record by record as an edited catalog schema makes it."""
-        arguments = {**{"window_days": 1, "end_date": "2024-06-09T00:00:00Z"}, **arguments}
+        arguments = {"window_days": 1, "end_date": "2024-06-09T00:00:00Z", **arguments}
         catalog = arguments.pop("catalog", None) or catalog_of(world, **arguments)
         edited = json.loads(json.dumps(catalog))
         edited["streams"][0]["schema"]["properties"]["id"]["description"] = "edited"
