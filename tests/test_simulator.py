@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -508,7 +509,8 @@ def test_any_other_path_is_not_found(client: Client) -> None:
     response = client.session.get(f"{client.simulator.api_url}/contacts", timeout=TIMEOUT)
     assert response.status_code == 404
     assert "could not be found" in response.json()["message"]
-    assert [request.kind for request in client.simulator.requests] == ["other"]
+    [request] = client.simulator.requests
+    assert (request.kind, request.window) == ("other", timedelta())
 
 
 # Limits
@@ -769,6 +771,14 @@ def test_a_range_beyond_the_end_is_refused(client: Client) -> None:
     response = client.download(url, Range=f"bytes={size}-")
     assert response.status_code == 416
     assert response.headers["Content-Range"] == f"bytes */{size}"
+
+
+def test_there_is_nothing_else_in_the_storage(client: Client) -> None:
+    for path in ("/", "/exports/other.ndjson.gz?X-Amz-Signature=0"):
+        response = client.download(client.simulator.storage_url + path)
+        assert response.status_code in (403, 404)
+        assert response.headers["Content-Type"].startswith("application/xml")
+    assert [request.kind for request in client.simulator.requests] == ["other", "download"]
 
 
 def test_conditions_on_the_etag_are_kept(client: Client) -> None:
@@ -1132,8 +1142,11 @@ def test_a_byte_is_wrong(client: Client) -> None:
     url = client.url()
     whole = client.download(url).content
     client.simulator.faults.add("download", Corrupt(700))
-    spoiled = client.download(url).content
+    response = client.download(url)
+    spoiled = response.content
     assert [at for at in range(len(whole)) if whole[at] != spoiled[at]] == [700]
+    digest = hashlib.md5(spoiled, usedforsecurity=False).hexdigest()
+    assert response.headers["ETag"] == f'"{digest}"'
 
 
 def test_only_the_checksum_is_wrong(client: Client) -> None:
@@ -1170,6 +1183,15 @@ def test_faults_of_a_file_stay_with_it_and_join(client: Client) -> None:
     assert response.status_code == 200
     assert response.content == make_file(SOME, form=FileForm(plain=True))[0]
     assert client.download(second, Range="bytes=1-").status_code == 206
+
+
+def test_a_fault_that_stays_counts_files_not_downloads(client: Client) -> None:
+    client.simulator.faults.add("download", NoRanges(), times=2)
+    urls = [client.url() for _ in range(3)]
+    statuses = [
+        [client.download(url, Range="bytes=1-").status_code for _ in range(2)] for url in urls
+    ]
+    assert statuses == [[200, 200], [200, 200], [206, 206]]
 
 
 def test_a_refused_download_meets_no_fault(client: Client) -> None:
@@ -1296,6 +1318,17 @@ def test_stopping_breaks_off_what_hangs() -> None:
                 response.raw.read(100)
 
 
+def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
+    more_than_buffers_hold = bytes(32 * 2**20)
+    with Simulator(space()) as simulator, requests.Session() as session:
+        simulator.faults.add("poll", Answer(200, more_than_buffers_hold))
+        url = f"{simulator.api_url}/contacts/exports/1"
+        with session.get(url, stream=True, timeout=TIMEOUT):
+            began = time.monotonic()
+            simulator.stop()
+            assert time.monotonic() - began < 0.5
+
+
 def test_a_stopped_simulator_listens_no_more() -> None:
     simulator = Simulator(space())
     simulator.start()
@@ -1336,13 +1369,13 @@ def read_until(output: Iterable[str], end: str) -> str:
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_space_is_started_and_stopped_by_hand(tmp_path: Path, stop: signal.Signals) -> None:
     ready_file = tmp_path / "ready.json"
-    ready_file.write_text("of an earlier run", encoding="utf-8")
     with run(
         "--size=300",
         "--api-key=by-hand",
         "--timezone=Europe/Berlin",
         "--processing-seconds=0",
         "--queued-seconds=0",
+        "--creates-per-minute=0",
         "--verbose",
         "--fault=create server-error",
         f"--ready-file={ready_file}",
@@ -1358,7 +1391,8 @@ def test_a_space_is_started_and_stopped_by_hand(tmp_path: Path, stop: signal.Sig
             url = f"{origin}/contacts/exports"
             failed = session.post(url, json=body, headers=headers, timeout=TIMEOUT)
             assert failed.status_code == 503
-            session.post(url, json=body, headers=headers, timeout=TIMEOUT)
+            accepted = session.post(url, json=body, headers=headers, timeout=TIMEOUT)
+            assert accepted.status_code == 202
             answer = session.get(f"{url}/1", headers=headers, timeout=TIMEOUT).json()
             file = session.get(answer["download_url"], timeout=TIMEOUT).content
         # The last days of the population have not come yet.
@@ -1391,3 +1425,15 @@ def test_the_command_line_explains_itself(option: str, status: int, message: str
         output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == status
     assert message in output + errors
+
+
+def test_a_taken_port_is_told_and_nothing_is_ready(server: Simulator, tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready.json"
+    ready_file.write_text("of an earlier run", encoding="utf-8")
+    port = urlsplit(server.api_url).port
+    with run(f"--api-port={port}", f"--ready-file={ready_file}") as process:
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert str(port) in errors
+    assert "Traceback" not in errors
+    assert not ready_file.exists()
