@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from simulator.journal import Request
+    from simulator.journal import Kind, Request
     from simulator.server import Simulator
     from simulator.space import Endpoint, Space
 
@@ -35,6 +35,14 @@ class Api:
         """Answer for a simulator."""
         self._simulator = simulator
 
+    def kind_of(self, request: web.BaseRequest) -> Kind:
+        """Tell which call a request is."""
+        if request.method == "POST" and request.path == _EXPORTS:
+            return "create"
+        if request.method == "GET" and _number(request).isdecimal():
+            return "poll"
+        return "other"
+
     async def handle(self, request: web.BaseRequest, record: Request) -> web.Response | None:
         """Answer a request.
 
@@ -45,19 +53,17 @@ class Api:
         Returns:
             The answer; None if nobody gets one.
         """
+        if record.kind == "create":
+            return await self._create(request, record)
+        if record.kind == "poll":
+            return await self._poll(request, record)
         if request.method == "GET" and request.path == OVERVIEW:
             return wire.json_answer(200, self._simulator.overview())
-        number = request.path.removeprefix(f"{_EXPORTS}/")
-        if request.method == "POST" and request.path == _EXPORTS:
-            return await self._create(request, record)
-        if request.method == "GET" and number.isdecimal():
-            return await self._poll(request, record, int(number))
         message = f"The route {request.path.lstrip('/')} could not be found."
         return wire.json_answer(404, {"message": message})
 
     async def _create(self, request: web.BaseRequest, record: Request) -> web.Response | None:
         simulator, space = self._simulator, self._simulator.space
-        record.kind = "create"
         record.json = _read_json(request, await request.read())
         # A refusal is due later, after the key and the limit.
         with suppress(Refused):
@@ -71,12 +77,9 @@ class Api:
 
         return await self._answer("create", request, record, space, create)
 
-    async def _poll(
-        self, request: web.BaseRequest, record: Request, number: int
-    ) -> web.Response | None:
+    async def _poll(self, request: web.BaseRequest, record: Request) -> web.Response | None:
         simulator, space = self._simulator, self._simulator.space
-        record.kind = "poll"
-        export = space.exports.get(number)
+        export = space.exports.get(int(_number(request)))
         if export is not None:
             record.export_id = export.id
             record.start, record.end = export.order.instants
@@ -117,6 +120,10 @@ class Api:
                 return wire.json_answer(fault.status, {"message": fault.message + given})
             case _:
                 return await wire.common_answer(fault, request, self._simulator.stopping)
+
+
+def _number(request: web.BaseRequest) -> str:
+    return request.path.removeprefix(f"{_EXPORTS}/")
 
 
 def _by_the_rules(

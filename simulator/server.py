@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from simulator.journal import Kind
     from simulator.space import Space
 
     _Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-    _Handle = Callable[[web.BaseRequest, Request], Awaitable[web.StreamResponse | None]]
 
 
 class Simulator:
@@ -61,6 +61,7 @@ class Simulator:
         self._ports = (api_port, storage_port)
         self._on_answer = on_answer
         self._thread: threading.Thread | None = None
+        self._asked = threading.Condition()
         self.stopping = asyncio.Event()
 
     @property
@@ -117,6 +118,26 @@ class Simulator:
 
         asyncio.run_coroutine_threadsafe(replace(), self._loop).result()
 
+    def wait_until_asked(self, kind: Kind, count: int = 1, timeout: float = 10) -> None:
+        """Wait until there were so many requests of a kind.
+
+        Args:
+            kind: `create`, `poll` or `download`.
+            count: How many.
+            timeout: How long to wait for them, in seconds.
+
+        Raises:
+            TimeoutError: They did not come.
+        """
+
+        def came() -> bool:
+            return sum(request.kind == kind for request in self.requests) >= count
+
+        with self._asked:
+            if not self._asked.wait_for(came, timeout):
+                message = f"not asked {count} times to {kind} within {timeout} s"
+                raise TimeoutError(message)
+
     def overview(self) -> dict[str, object]:
         """Give what `GET /simulator` tells: the Space, the requests by status, the exports."""
         space = self.space
@@ -166,8 +187,8 @@ class Simulator:
         self._stop = asyncio.Event()
         self.stopping = asyncio.Event()
         servers = [
-            web.Server(self._recorded(handle), access_log=None, handler_cancellation=True)
-            for handle in (Api(self).handle, Storage(self).handle)
+            web.Server(self._recorded(service), access_log=None, handler_cancellation=True)
+            for service in (Api(self), Storage(self))
         ]
         runners = [web.ServerRunner(server, shutdown_timeout=1.0) for server in servers]
         try:
@@ -188,10 +209,10 @@ class Simulator:
             for runner in runners:
                 await runner.cleanup()
 
-    def _recorded(self, handle: _Handle) -> _Answer:
+    def _recorded(self, service: Api | Storage) -> _Answer:
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             record = Request(
-                "other",
+                service.kind_of(request),
                 self.space.now(),
                 request.method,
                 request.path,
@@ -199,9 +220,11 @@ class Simulator:
                 request.headers,
             )
             if request.path != OVERVIEW:
-                self.requests.append(record)
+                with self._asked:
+                    self.requests.append(record)
+                    self._asked.notify_all()
             try:
-                response = await handle(request, record)
+                response = await service.handle(request, record)
                 if response is None:
                     return web.Response()
                 record.status = response.status

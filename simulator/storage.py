@@ -27,7 +27,7 @@ from simulator.files import FileForm
 from simulator.space import etag_of
 
 if TYPE_CHECKING:
-    from simulator.journal import Request
+    from simulator.journal import Kind, Request
     from simulator.server import Simulator
     from simulator.space import Export, Space
 
@@ -47,6 +47,11 @@ class Storage:
         """Answer for a simulator."""
         self._simulator = simulator
 
+    def kind_of(self, request: web.BaseRequest) -> Kind:
+        """Tell which call a request is."""
+        of_file = request.path.startswith("/exports/") and request.method in {"GET", "HEAD"}
+        return "download" if of_file else "other"
+
     async def handle(self, request: web.BaseRequest, record: Request) -> web.StreamResponse | None:
         """Answer a request.
 
@@ -57,9 +62,8 @@ class Storage:
         Returns:
             The answer, sent or to be sent; None if nobody gets one.
         """
-        if not request.path.startswith("/exports/") or request.method not in {"GET", "HEAD"}:
+        if record.kind == "other":
             return _error(404, "NoSuchKey", "The specified key does not exist.")
-        record.kind = "download"
         export = _find(self._simulator.space, request)
         if isinstance(export, web.Response):
             return export

@@ -11,9 +11,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -1281,6 +1283,20 @@ def test_what_was_asked_is_recorded(client: Client) -> None:
     assert download.bytes_sent > 100
 
 
+def test_one_can_wait_for_a_request(client: Client) -> None:
+    client.create()
+    client.simulator.faults.add("poll", Hang())
+    with pytest.raises(requests.ReadTimeout):
+        client.poll(timeout=0.05)
+    client.simulator.wait_until_asked("poll")
+    asker = threading.Thread(target=client.create)
+    asker.start()
+    client.simulator.wait_until_asked("create", 2)
+    asker.join()
+    with pytest.raises(TimeoutError, match="not asked 3 times to create"):
+        client.simulator.wait_until_asked("create", 3, timeout=0.01)
+
+
 def test_an_overview_tells_what_was_asked(client: Client) -> None:
     client.contacts(*JANUARY)
     client.simulator.faults.add("create", ServerError())
@@ -1347,14 +1363,20 @@ def test_a_taken_port_is_an_error(server: Simulator) -> None:
 # The command line
 
 
-def run(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 - our own program
+@contextmanager
+def run(*options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run it, and do not leave it behind when the test fails."""
+    with subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "simulator", "--api-port=0", "--storage-port=0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def read_until(output: Iterable[str], end: str) -> str:
