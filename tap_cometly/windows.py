@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 
 import pendulum
 from pendulum import DateTime
@@ -189,16 +189,17 @@ def _look_back(bookmark: DateTime, lookback_days: float, zone: tzinfo) -> DateTi
     if not lookback_days:
         return bookmark
     part_of_day, whole_days = math.modf(lookback_days)
-    wall = _wall(bookmark, zone) - timedelta(days=whole_days)
-    earlier = first_instant(wall, zone) - timedelta(days=part_of_day)
-    return _midnight(min(earlier, bookmark), zone)
+    earlier = bookmark
+    if whole_days:
+        earlier = first_instant(_wall(bookmark, zone) - timedelta(days=whole_days), zone)
+    return _midnight(earlier - timedelta(days=part_of_day), zone)
 
 
 def _window_end(start: DateTime, length_seconds: float, zone: tzinfo) -> DateTime:
     days = math.floor(length_seconds / DAY_SECONDS)
     if days:
-        midnight = _wall(start, zone).replace(hour=0, minute=0, second=0) + timedelta(days=days)
-        end = first_instant(midnight, zone)
+        last_day = _wall(start, zone).date() + timedelta(days=days)
+        end = first_instant(datetime.combine(last_day, time.min), zone)
     else:
         minutes = math.floor(length_seconds / MINUTE_SECONDS)
         end = start + timedelta(minutes=minutes)
@@ -252,7 +253,7 @@ def _clock_change(before: DateTime, after: DateTime, zone: tzinfo) -> DateTime:
 
 def _midnight(instant: DateTime, zone: tzinfo) -> DateTime:
     """The first instant of the local day that an instant lies in."""
-    return first_instant(_wall(instant, zone).replace(hour=0, minute=0, second=0), zone)
+    return first_instant(datetime.combine(_wall(instant, zone).date(), time.min), zone)
 
 
 def _wall(instant: DateTime, zone: tzinfo) -> datetime:
