@@ -34,9 +34,15 @@ DEFAULT_EXPORT_TIMEOUT_MINUTES = 30
 MOST_CONCURRENT_EXPORTS = 5
 """Cometly creates five exports a minute; more in flight would only wait."""
 
-_EARLIEST_YEAR, _LATEST_YEAR = 1900, 9998
+_NO_ZONES = ("localtime", "posix", "right/")
+"""Stand beside the zones on many machines: its own zone, copies, clocks with leap seconds."""
+_FIRST_YEAR = 1900
+_EARLIEST, _LATEST = datetime(2, 1, 1), datetime(9998, 12, 31)  # noqa: DTZ001
+"""What lies beyond counts as these: a year from the calendar's ends, no zone leads out of it."""
 _LONGER_THAN_ANY_RANGE_SECONDS = 300 * 366 * DAY_SECONDS
 _DATE_TIME = "an ISO 8601 date-time like 2024-01-15T00:00:00Z, from 1900 on"
+_DATE_FIRST = re.compile(r"(\d{4}-?\d{2}-?\d{2}|\d{4}-?W(?!00)\d{2}-?\d|\d{4}-?\d{3}(?!\d))[^/]*")
+_HOST_AND_PORT = re.compile(r"(\[[^][@]*\]|[^][@:]*)(:\d*)?")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")
 
@@ -94,7 +100,6 @@ class Settings:
         end_date = _read_date(config, "end_date", zone)
         if end_date is not None and end_date < start_date:
             raise SettingError("end_date", config["end_date"], "at or after start_date")
-        window_days = _number(config, "window_days", None, "a number of days, at least one minute")
         return cls(
             api_key=_api_key(config),
             start_date=start_date,
@@ -103,7 +108,7 @@ class Settings:
             include_comet_tokens=_boolean(config, "include_comet_tokens"),
             include_all_emails=_boolean(config, "include_all_emails"),
             lookback_days=_lookback_days(config),
-            window_seconds=None if window_days is None else _window_seconds(window_days),
+            window_seconds=_window_seconds(config),
             max_concurrent_exports=_max_concurrent_exports(config),
             export_timeout_seconds=_export_timeout_minutes(config) * MINUTE_SECONDS,
             api_url=_api_url(config),
@@ -122,24 +127,20 @@ def read_instant(text: str, zone: tzinfo) -> DateTime | None:
     Returns:
         The instant in UTC, fractions of a second cut off; None if the text is anything else.
     """
-    # `pendulum.parse` also knows "now", and reads "2024" and "2024-01" as dates.
-    if not re.match(r"\d{4}-?\d{2}-?\d{2}|\d{4}-?W\d{2}-?\d|\d{4}-?\d{3}(?!\d)", text):
+    # `pendulum.parse` also knows "now" and intervals, and reads "2024" and "2024-01" as dates.
+    if not _DATE_FIRST.fullmatch(text):
         return None
     try:
         moment = pendulum.parse(text, exact=True, tz=None)
-    except (ValueError, OverflowError):
-        return None
-    if isinstance(moment, DateTime):
-        wall = datetime.combine(moment.date(), moment.time().replace(microsecond=0))
-        if moment.tzinfo is not None:
-            zone = moment.tzinfo
-    elif isinstance(moment, Date):
+        if not isinstance(moment, (DateTime, Date)):
+            return None
         wall = datetime.combine(moment, datetime.min.time())
-    else:
+        if isinstance(moment, DateTime):
+            wall = datetime.combine(moment.date(), moment.time().replace(microsecond=0))
+            zone = moment.tzinfo or zone
+        return first_instant(min(max(wall, _EARLIEST), _LATEST), zone)
+    except (ValueError, OverflowError):  # no such day, hour or offset
         return None
-    if not _EARLIEST_YEAR <= wall.year <= _LATEST_YEAR:
-        return None
-    return first_instant(wall, zone)
 
 
 def read_timezone(name: object) -> tzinfo:
@@ -157,7 +158,7 @@ def read_timezone(name: object) -> tzinfo:
     try:
         if name is None:
             return ZoneInfo(DEFAULT_TIMEZONE)
-        if isinstance(name, str):
+        if isinstance(name, str) and not name.startswith(_NO_ZONES):
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
@@ -179,7 +180,8 @@ def is_safe_url(url: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    if not host or parts.username is not None or parts.password is not None:
+    # `urlsplit` finds the host ::1 in "[::1].example.com" too.
+    if not host or not _HOST_AND_PORT.fullmatch(parts.netloc):
         return False
     if parts.scheme == "https":
         return True
@@ -210,7 +212,7 @@ def _read_date(config: Mapping[str, Any], name: str, zone: tzinfo) -> DateTime |
     if value is None:
         return None
     instant = read_instant(value, zone) if isinstance(value, str) else None
-    if instant is None:
+    if instant is None or instant.astimezone(zone).year < _FIRST_YEAR:
         raise SettingError(name, value, _DATE_TIME)
     return instant
 
@@ -250,11 +252,15 @@ def _lookback_days(config: Mapping[str, Any]) -> float:
     return days
 
 
-def _window_seconds(days: float) -> float:
+def _window_seconds(config: Mapping[str, Any]) -> float | None:
+    allowed = "a number of days, at least one minute (0.000695)"
+    days = _number(config, "window_days", None, allowed)
+    if days is None:
+        return None
     # To the millisecond: a minute is no finite decimal fraction of a day.
     seconds = round(days * DAY_SECONDS, 3)
     if seconds < MINUTE_SECONDS:
-        raise SettingError("window_days", days, "a number of days, at least one minute (0.000695)")
+        raise SettingError("window_days", config["window_days"], allowed)
     return min(seconds, _LONGER_THAN_ANY_RANGE_SECONDS)
 
 
