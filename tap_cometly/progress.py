@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class Progress:
         ).total_seconds()
         return (
             f"{self._local(window.start)} to {self._local(window.end)} | {contacts:>9,} contacts | "
-            f"{seconds:>6,.1f} s | {share:>4.0%} done | {self._left(share, now)}"
+            f"{seconds:>8,.1f} s | {math.floor(share * 100):>3}% done | {self._left(share, now)}"
         )
 
     def closing(self, now: float) -> str:
@@ -84,7 +85,7 @@ class Progress:
 
     def _local(self, instant: DateTime) -> str:
         local = datetime.fromtimestamp(instant.timestamp(), self._zone)
-        return local.strftime("%Y-%m-%d %H:%M:%S" if local.second else "%Y-%m-%d %H:%M")
+        return local.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(seconds: float) -> str:
