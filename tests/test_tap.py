@@ -121,13 +121,17 @@ def test_settings_come_from_the_environment_too(command: Command, space: Simulat
         ),
         (
             {"api_key": "key with spaces"},
-            "Setting 'api_key' is not usable (its value is not shown); it has to be "
-            "a Cometly API key, without spaces.",
+            (
+                "Setting 'api_key' is not usable (its value is not shown); it has to be "
+                "a Cometly API key, without spaces."
+            ),
         ),
         (
             {"timezone": "Mars/Olympus"},
-            "Setting 'timezone' is 'Mars/Olympus'; it has to be "
-            "an IANA time zone name like America/New_York.",
+            (
+                "Setting 'timezone' is 'Mars/Olympus'; it has to be "
+                "an IANA time zone name like America/New_York."
+            ),
         ),
         (
             {"end_date": "2024-05-31"},
@@ -135,18 +139,24 @@ def test_settings_come_from_the_environment_too(command: Command, space: Simulat
         ),
         (
             {"window_days": 0.0001},
-            "Setting 'window_days' is '0.0001'; it has to be "
-            "a number of days, at least one minute (0.000695).",
+            (
+                "Setting 'window_days' is '0.0001'; it has to be "
+                "a number of days, at least one minute (0.000695)."
+            ),
         ),
         (
             {"api_url": "http://example.com"},
-            "Setting 'api_url' is 'http://example.com'; it has to be an https URL, or http to this "
-            "machine (localhost, 127.0.0.1, ::1), without a query.",
+            (
+                "Setting 'api_url' is 'http://example.com'; it has to be an https URL, or http to this "
+                "machine (localhost, 127.0.0.1, ::1), without a query."
+            ),
         ),
         (
             {"batch_config": {"encoding": {"format": "csv"}, "storage": {"root": "file:///tmp"}}},
-            "Setting 'batch_config.encoding.format' is 'csv'; it has to be "
-            'of enum ["jsonl", "parquet"].',
+            (
+                "Setting 'batch_config.encoding.format' is 'csv'; it has to be "
+                'of enum ["jsonl", "parquet"].'
+            ),
         ),
     ],
 )
