@@ -147,8 +147,8 @@ def test_settings_come_from_the_environment_too(command: Command, space: Simulat
         (
             {"api_url": "http://example.com"},
             (
-                "Setting 'api_url' is 'http://example.com'; it has to be an https URL, or http to this "
-                "machine (localhost, 127.0.0.1, ::1), without a query."
+                "Setting 'api_url' is 'http://example.com'; it has to be an https URL, or http to "
+                "this machine (localhost, 127.0.0.1, ::1), without a query."
             ),
         ),
         (
