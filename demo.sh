@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# The tap at work, without a Cometly account: a simulated Space, two runs of Meltano, a DuckDB file.
+# Writes into .demo/ and .meltano/ of this checkout, and nowhere else.
+set -euo pipefail
+set -m # each job in a process group of its own, so that stopping a job stops its children too
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+source .ci/environment.sh
+
+contacts=50000
+zone=America/New_York
+log=.demo/demo.log
+
+stop_everything() {
+  trap '' INT TERM HUP
+  local job
+  for job in $(jobs -p); do
+    kill -- "-$job" || true
+  done
+  wait
+} 2>/dev/null
+trap stop_everything EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+fail() {
+  printf '\nThat failed. The end of %s:\n' "$log"
+  tail -n 15 "$log"
+  exit 1
+} >&2
+
+# Runs a command as a job: a signal ends the wait for it, and then the job. Its output goes to the log.
+quietly() {
+  "$@" >>"$log" 2>&1 </dev/null &
+  wait $! || fail
+}
+
+install() {
+  "$python" -m pip install --upgrade pip
+  "$python" -m pip install meltano==4.4.1 --group simulator
+  "$meltano" install tap-cometly target-duckdb
+}
+
+run_meltano() {
+  set -o pipefail
+  "$meltano" run tap-cometly target-duckdb 2>&1 </dev/null | tee -a "$log" | while IFS= read -r line; do
+    case $line in # of all that Meltano logs, what the tap says about its progress
+      "Contacts created "* | *" contacts | "* | "Complete"*) echo "   $line" ;;
+    esac
+  done
+}
+
+days_ago() {
+  "$python" -c "from datetime import *; print(date.today() - timedelta(days=$1))"
+}
+
+mkdir -p .demo
+rm -f .demo/*.duckdb* .demo/meltano.db .demo/space.json "$log"
+echo "1. Installing Meltano, the tap and a target into .demo/ and .meltano/: about a minute at first"
+quietly make_environment .demo/venv
+python=$PWD/.demo/venv/bin/python
+meltano=$PWD/.demo/venv/bin/meltano
+
+# Nothing of the caller's own settings or state takes part.
+unset "${!TAP_COMETLY_@}" "${!TARGET_DUCKDB_@}" "${!MELTANO_@}"
+export MELTANO_CLI_LOG_FORMAT=plain MELTANO_DATABASE_URI=sqlite:///$PWD/.demo/meltano.db
+export MELTANO_VENV_BACKEND=virtualenv # pip, which this machine is set up for, rather than uv
+export PYTHONUTF8=1
+quietly install
+
+start=$(days_ago 730)
+echo
+echo "2. Starting a simulated Cometly Space: $contacts contacts since $start, in $zone."
+echo "   Cometly allows 5 exports and 30 polls a minute; here there is no such limit."
+"$python" -m simulator --size "$contacts" --since "$start" --timezone "$zone" \
+  --api-port 0 --storage-port 0 --queued-seconds 0.2 --processing-seconds 1.5 \
+  --creates-per-minute 0 --polls-per-minute 0 --ready-file .demo/space.json >>"$log" 2>&1 </dev/null &
+until [ -e .demo/space.json ]; do
+  kill -0 $! 2>/dev/null || fail
+  sleep 0.1
+done
+TAP_COMETLY_API_URL=$("$python" -c 'import json; print(json.load(open(".demo/space.json"))["api_url"])')
+export TAP_COMETLY_API_URL TAP_COMETLY_API_KEY=simulated-key
+export TAP_COMETLY_START_DATE=$start TAP_COMETLY_TIMEZONE=$zone TAP_COMETLY_WINDOW_DAYS=30
+export TARGET_DUCKDB_PATH=$PWD/.demo/contacts.duckdb
+
+until=$(days_ago 5)
+echo
+echo "3. First run: meltano run tap-cometly target-duckdb, with end_date $until"
+TAP_COMETLY_END_DATE=$until run_meltano &
+wait $! || fail
+cp .demo/contacts.duckdb .demo/first_run.duckdb
+
+echo
+echo "4. Second run: the same without end_date, from one day before the bookmark (lookback_days) to now"
+run_meltano &
+wait $! || fail
+
+echo
+echo "5. What the database holds"
+"$meltano" state get dev:tap-cometly-to-target-duckdb >.demo/state.json 2>>"$log" || fail
+.meltano/loaders/target-duckdb/venv/bin/python demo/report.py \
+  .demo/contacts.duckdb .demo/first_run.duckdb .demo/state.json "$zone"
+echo
+echo "The table tap_cometly.contacts is in .demo/contacts.duckdb; Meltano's full log is in $log."

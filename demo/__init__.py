@@ -1,0 +1,1 @@
+"""What `demo.sh` needs besides bash."""

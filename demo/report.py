@@ -1,0 +1,74 @@
+"""Prints what two runs of the tap left in a DuckDB file: `demo.sh` ends with it.
+
+Runs in the target's environment: needs `duckdb`, and nothing of the tap.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import duckdb  # type: ignore[import-not-found, unused-ignore]
+
+_BAR_WIDTH = 40
+
+_PREPARE = """
+attach '{database}' as both_runs (read_only);
+attach '{first_run}' as first_run (read_only);
+create macro local(utc) as
+  strftime(timezone('{zone}', timezone('UTC', utc)), '%Y-%m-%d %H:%M');
+"""
+_ROWS = "select count(*), count(distinct id) from both_runs.tap_cometly.contacts"
+_FIRST = """
+select id, coalesce(name, email), local(created_from), local(created_until)
+from both_runs.tap_cometly.contacts order by created_from, id limit 1
+"""
+_LAST = """
+select id, coalesce(name, email), local(created_from), local(created_until)
+from both_runs.tap_cometly.contacts order by created_until desc, id desc limit 1
+"""
+_SECOND_RUN = """
+select
+  count(*) filter (old.id is null),
+  count(*) filter (old.created_from <> new.created_from or old.created_until <> new.created_until)
+from both_runs.tap_cometly.contacts as new left join first_run.tap_cometly.contacts as old using (id)
+"""
+_WINDOWS = """
+select local(created_from), local(created_until), count(*)
+from both_runs.tap_cometly.contacts group by all order by 1
+"""
+
+
+def main() -> None:
+    """Read the arguments: the database, its copy after the first run, Meltano's state, the zone."""
+    database, first_run, state_file, zone = sys.argv[1:]
+    state = json.loads(Path(state_file).read_text(encoding="utf-8"))
+    bookmark = state["singer_state"]["bookmarks"]["contacts"]["replication_key_value"]
+    connection = duckdb.connect()
+    connection.execute(_PREPARE.format(database=database, first_run=first_run, zone=zone))
+
+    [(rows, ids)] = connection.execute(_ROWS).fetchall()
+    _say(f"Rows           {rows:,}, with {ids:,} different ids")
+    for title, query in (("First contact", _FIRST), ("Last contact", _LAST)):
+        [(contact_id, name, since, until)] = connection.execute(query).fetchall()
+        _say(f"{title:<14} {contact_id}, {name}; created between {since} and {until}")
+    [(new, again)] = connection.execute(_SECOND_RUN).fetchall()
+    _say(f"Second run     {new:,} new contacts; {again:,} came again, because of the lookback")
+    _say(f"Bookmark       {bookmark}, in Meltano's state")
+    _say("")
+
+    _say("Contacts by the window in which they were created (an export tells no more than that)")
+    windows = connection.execute(_WINDOWS).fetchall()
+    most = max(contacts for *_, contacts in windows)
+    for since, until, contacts in windows:
+        bar = "█" * round(_BAR_WIDTH * contacts / most)
+        _say(f"{since[:10]} to {until[:10]} {contacts:>6,} {bar}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"   {line}".rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

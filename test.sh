@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Lint, types and tests, in an environment of their own (.venv-test). Arguments go to pytest:
+# ./test.sh tests/test_windows.py -k midnight
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+source .ci/environment.sh
+
+environment=.venv-test
+make_environment "$environment"
+python=$PWD/$environment/bin/python
+echo "Installing the development dependencies into $environment"
+"$python" -m pip install --quiet --disable-pip-version-check --upgrade pip
+"$python" -m pip install --quiet --disable-pip-version-check --editable . --group dev
+
+echo "ruff"
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+echo "mypy"
+"$python" -m mypy
+"$python" -m mypy demo
+
+echo "pytest"
+rm -f .coverage .coverage.*
+"$python" -m coverage run -m pytest -n 2 "$@"
+"$python" -m coverage combine --quiet
+if [ $# -eq 0 ]; then
+  "$python" -m coverage report --fail-under=95
+else
+  "$python" -m coverage report # of a part of the tests: nothing to demand
+fi
