@@ -18,7 +18,7 @@ from tap_cometly.signals import Stopped
 from tap_cometly.tap import TapCometly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 API_KEY = "simulated-key"
 NOON = datetime(2024, 7, 1, 12, tzinfo=UTC)
@@ -109,7 +109,7 @@ class World:
         self.clock = VirtualClock()
         self.fill([])
 
-    def fill(self, contacts: Sequence[Contact] | Population, **rules: Any) -> None:  # noqa: ANN401
+    def fill(self, contacts: Sequence[Contact] | Population, **rules: Any) -> None:
         """Serve a new Space with these people.
 
         Args:
@@ -120,7 +120,7 @@ class World:
         self.space = Space(population, api_key=API_KEY, clock=self.clock.now, **rules)
         self.simulator.reset(self.space)
 
-    def config(self, **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    def config(self, **settings: Any) -> dict[str, Any]:
         """Settings for this Space, from 2024-06-01 on.
 
         Args:
@@ -138,7 +138,7 @@ class World:
         self,
         state: dict[str, Any] | None = None,
         catalog: dict[str, Any] | None = None,
-        **settings: Any,  # noqa: ANN401
+        **settings: Any,
     ) -> TapCometly:
         """A tap for this Space.
 
@@ -155,20 +155,25 @@ class World:
         self,
         state: dict[str, Any] | None = None,
         catalog: dict[str, Any] | None = None,
-        **settings: Any,  # noqa: ANN401
+        *,
+        on_tap: Callable[[TapCometly], None] = lambda _: None,
+        **settings: Any,
     ) -> Run:
         """Run the tap as the command does, but in this process and on the virtual clock.
 
         Args:
             state: Its state.
             catalog: Its catalog.
+            on_tap: Is given the tap before it runs.
             **settings: Settings that differ from `config()`.
         """
         stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n")
         error: BaseException | None = None
         with redirect_stdout(stdout):
             try:
-                self.tap(state, catalog, **settings).sync_all()
+                tap = self.tap(state, catalog, **settings)
+                on_tap(tap)
+                tap.sync_all()
             except (TapError, Stopped) as caught:
                 error = caught
         stdout.flush()
@@ -188,7 +193,7 @@ class World:
         ]
 
 
-def contact(number: int, created_at: datetime, **fields: Any) -> Contact:  # noqa: ANN401
+def contact(number: int, created_at: datetime, **fields: Any) -> Contact:
     """A contact for a test.
 
     Args:
