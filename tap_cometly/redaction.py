@@ -12,17 +12,18 @@ import logging
 import re
 import traceback
 from collections import deque
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HIDDEN = "[hidden]"
 
-_PRESIGNED_QUERY = re.compile(
-    r"""\?[^\s"'<>]*?(?:X-Amz-|AWSAccessKeyId|Signature|Expires)[^\s"'<>]*""", re.IGNORECASE
-)
-_SIGNED_PARAMETER = re.compile(r"""X-Amz-[\w-]+(?:=|%3D)[^\s"'<>&]+""", re.IGNORECASE)
-_URLS_REMEMBERED = 64
-"""More URLs than are in use at one time: at most five exports are in flight."""
+_URLS_REMEMBERED = 16
+"""More than are in use at one time: a URL is asked for when its file is read, and again after."""
+_SHORTEST_QUERY = 8
+"""A shorter one opens nothing, and hiding it would garble every text."""
 
 
 class Redactor:
@@ -30,8 +31,8 @@ class Redactor:
 
     def __init__(self) -> None:
         """Know no secret but the look of a presigned query."""
-        self._api_keys: set[str] = set()
-        self._queries: deque[str] = deque(maxlen=_URLS_REMEMBERED)
+        self._api_keys: dict[str, re.Pattern[str]] = {}
+        self._queries: deque[re.Pattern[str]] = deque(maxlen=_URLS_REMEMBERED)
 
     def hide_key(self, api_key: str) -> None:
         """Hide an API key from now on.
@@ -39,8 +40,7 @@ class Redactor:
         Args:
             api_key: The key.
         """
-        json_escaped = api_key.replace("/", r"\/")
-        self._api_keys |= {api_key, quote(api_key, safe=""), json_escaped}
+        self._api_keys[api_key] = _hiding(_spelled(api_key.encode()))
 
     def hide_url(self, url: str) -> None:
         """Hide a URL's query from now on.
@@ -48,8 +48,9 @@ class Redactor:
         Args:
             url: A presigned URL.
         """
-        if query := urlsplit(url).query:
-            self._queries.append(query)
+        query = url.partition("?")[2].partition("#")[0]
+        if len(query) >= _SHORTEST_QUERY:
+            self._queries.append(_hiding(_spelled(unquote_to_bytes(query))))
 
     def clean(self, text: str) -> str:
         """Hide what must not be seen.
@@ -60,9 +61,10 @@ class Redactor:
         Returns:
             The text with `[hidden]` for every secret in it.
         """
-        for secret in (*self._api_keys, *self._queries):
-            text = text.replace(secret, HIDDEN)
-        return _SIGNED_PARAMETER.sub(HIDDEN, _PRESIGNED_QUERY.sub(f"?{HIDDEN}", text))
+        # Keys last: a query that is remembered may hold one.
+        for secret in (*self._queries, *_PRESIGNED, *self._api_keys.values()):
+            text = secret.sub(HIDDEN, text)
+        return text
 
     def clean_record(self, record: logging.LogRecord) -> None:
         """Hide what must not be seen in a log record, its arguments and its traceback.
@@ -72,14 +74,58 @@ class Redactor:
         """
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):  # arguments that do not fit: logging itself reports it
-            return
+        except Exception:  # noqa: BLE001 - logging itself would show both as they are
+            message = record.msg = f"{record.msg} {record.args!r}"
+            record.args = None
         if (cleaned := self.clean(message)) != message:
             record.msg, record.args = cleaned, None
-        if record.exc_info and record.exc_info[0] is not None:
+        if record.exc_info and record.exc_info[1] is not None:
             told = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-            if (cleaned := self.clean(told)) != told:
-                record.exc_info, record.exc_text = None, cleaned
+            # Structured logs also show the contexts that `raise … from None` leaves out.
+            shown = [told, *(str(error) for error in _chain(record.exc_info[1]))]
+            if any(self.clean(text) != text for text in shown):
+                record.msg, record.args = f"{cleaned}\n{self.clean(told)}", None
+                record.exc_info = None
+
+
+def _hiding(secret: str) -> re.Pattern[str]:
+    """A pattern for a secret; what is hidden already is left in one piece."""
+    return re.compile(f"{re.escape(HIDDEN)}|{secret}", re.IGNORECASE)
+
+
+def _spelled(secret: bytes) -> str:
+    """A pattern for a text as it is, percent-encoded (once or more), or escaped as in JSON."""
+    return "".join(
+        chr(byte)
+        if chr(byte).isascii() and chr(byte).isalnum()
+        else rf"(?:\\*\x{byte:02x}|%(?:25)*{byte:02x}|\\+u00{byte:02x})"
+        for byte in secret
+    )
+
+
+_PRESIGNED = (
+    _hiding(
+        r"""(?<=\?)[^\s"'<>]*?(?:X-Amz-|AWSAccessKeyId|Signature|Expires)[^\s"'<>]*""",
+    ),
+    _hiding(r"""X-Amz-[\w-]+(?:=|%(?:25)*3D|\\+u003d)[^\s"'<>&]+"""),
+)
+"""What a presigned query looks like after a `?`, and a part of one alone."""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that led to it, shown or not.
+
+    Yields:
+        Each of them once.
+    """
+    seen: set[int] = set()
+    open_ends: list[BaseException | None] = [error]
+    while open_ends:
+        one = open_ends.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            open_ends += [one.__cause__, one.__context__]
+            yield one
 
 
 REDACTOR = Redactor()
