@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class ExportStatus:
     Attributes:
         export_id: The export.
         status: `queued`, `processing`, `completed`, `failed`, or one not documented.
-        download_url: Presigned URL of the file, if there is one yet.
+        download_url: Presigned URL of a completed export's file, if there is one yet.
         message: What Cometly says about it.
     """
 
@@ -73,7 +74,7 @@ class RateLimited(Exception):  # noqa: N818 - no error: a request to wait
 
 
 class ExportVanished(Exception):  # noqa: N818 - a state of an export, not an error of a call
-    """Cometly knows no such export (any more)."""
+    """Cometly knows no such export (any more); its text is what Cometly says, if anything."""
 
 
 class _Unavailable(Exception):  # noqa: N818 - ends in a CometlyError if it lasts
@@ -153,7 +154,7 @@ class CometlyClient:
             CometlyError: It refused, or did not answer as it promises.
         """
         body = {"start_date": start_date, "end_date": end_date, **self._options}
-        return self._call("create an export", "POST", self._exports_url, body).export_id
+        return self._call("create an export", None, body).export_id
 
     def get_export(self, export_id: int) -> ExportStatus:
         """Ask how an export is doing; a completed one has a fresh download URL each time.
@@ -169,16 +170,16 @@ class CometlyClient:
             ExportVanished: There is no such export in this Space.
             CometlyError: It refused, or did not answer as it promises.
         """
-        return self._call("say how the export is doing", "GET", f"{self._exports_url}/{export_id}")
+        return self._call("say how the export is doing", export_id, None)
 
     def _call(
-        self, doing: str, method: str, url: str, body: Mapping[str, Any] | None = None
+        self, doing: str, export_id: int | None, body: Mapping[str, Any] | None
     ) -> ExportStatus:
         """Make a call, again and again while another try may help."""
         started = self._clock.monotonic()
         for tries, pause in enumerate(pauses(), 1):
             try:
-                return self._send(doing, method, url, body)
+                return self._send(doing, export_id, body)
             except _Unavailable as fault:
                 elapsed = self._clock.monotonic() - started
                 if tries == CALL_TRIES or elapsed + pause > CALL_SECONDS:
@@ -192,29 +193,29 @@ class CometlyClient:
         raise AssertionError  # there is always another pause
 
     def _send(
-        self, doing: str, method: str, url: str, body: Mapping[str, Any] | None
+        self, doing: str, export_id: int | None, body: Mapping[str, Any] | None
     ) -> ExportStatus:
+        """Send one request: about an export, or to create one."""
+        method, url = "POST", self._exports_url
+        if export_id is not None:
+            method, url = "GET", f"{url}/{export_id}"
         try:
             response = self._session.request(
-                method,
-                url,
-                json=body,
-                timeout=self._timeout,
-                allow_redirects=False,
+                method, url, json=body, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as error:
             raise _Unavailable(cause(error)) from None
         status = response.status_code
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimited(self._retry_after(response))
-        if status == HTTPStatus.NOT_FOUND and method == "GET":
-            raise ExportVanished
+        if status == HTTPStatus.NOT_FOUND and export_id is not None:
+            raise ExportVanished(_message(_json_object(response)) or "")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             fault = f"it answered {status}"
             raise _Unavailable(fault)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise _refusal(doing, response)
-        return _export_status(response, created=method == "POST")
+        return _export_status(response, export_id)
 
     def _retry_after(self, response: requests.Response) -> float:
         """Seconds to wait, from a header that holds seconds or an HTTP date."""
@@ -222,13 +223,21 @@ class CometlyClient:
         try:
             seconds = float(value)
         except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - self._clock.now()
-            except ValueError:
-                return RATE_LIMIT_PAUSE_SECONDS
+            moment = _http_date(value)
+            seconds = math.nan if moment is None else moment - self._clock.now()
         if not math.isfinite(seconds):
             return RATE_LIMIT_PAUSE_SECONDS
         return max(seconds, SHORTEST_RATE_LIMIT_PAUSE_SECONDS)
+
+
+def _http_date(text: str) -> float | None:
+    """The Unix time of an HTTP date; None if it is none."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    # HTTP's dates are UTC, whatever this machine's zone: a zone that is missing or `-0000` too.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def pauses() -> Iterator[float]:
@@ -243,17 +252,20 @@ def pauses() -> Iterator[float]:
         yield backoff.full_jitter(longest)
 
 
-def _export_status(response: requests.Response, *, created: bool) -> ExportStatus:
-    """Read an answer that is shaped as documented."""
+def _export_status(response: requests.Response, export_id: int | None) -> ExportStatus:
+    """Read an answer that is shaped as documented, and about the export asked for, if one was."""
     answer = _json_object(response)
-    export_id, status = answer.get("export_id"), answer.get("status")
-    if type(export_id) is not int or not (created or isinstance(status, str)):
+    told_id, status = answer.get("export_id"), answer.get("status")
+    url = (answer.get("download_url") or "") if status == "completed" else ""
+    if type(told_id) is not int or not isinstance(status, str) or not isinstance(url, str):
         fault = "its answer was not shaped as its documentation says"
         raise _Unavailable(fault)
-    url = answer.get("download_url") or None
-    if url is not None:
+    if export_id not in (None, told_id):
+        fault = f"its answer was about export {told_id}, not {export_id}"
+        raise _Unavailable(fault)
+    if url:
         _check_download_url(url)
-    return ExportStatus(export_id, str(status), url, _shown(answer.get("message")))
+    return ExportStatus(told_id, status, url or None, _message(answer))
 
 
 def _json_object(response: requests.Response) -> dict[str, Any]:
@@ -265,16 +277,14 @@ def _json_object(response: requests.Response) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _check_download_url(url: object) -> None:
-    if isinstance(url, str):
-        REDACTOR.hide_url(url)
-        if is_safe_url(url):
-            return
-    message = (
-        "Cometly's download_url is neither https nor on this machine, and the tap does not read "
-        "contacts over an open line; ask Cometly's support about it."
-    )
-    raise CometlyError(message)
+def _check_download_url(url: str) -> None:
+    REDACTOR.hide_url(url)
+    if not is_safe_url(url):
+        message = (
+            "Cometly's download_url is neither https nor on this machine, and the tap does not "
+            "read contacts over an open line; ask Cometly's support about it."
+        )
+        raise CometlyError(message)
 
 
 def _refusal(doing: str, response: requests.Response) -> CometlyError:
@@ -285,7 +295,7 @@ def _refusal(doing: str, response: requests.Response) -> CometlyError:
             f"Cometly refused to {doing}: it answered {status}, a redirect that the tap does not "
             "follow; check the setting 'api_url'."
         )
-    message = _shown(_json_object(response).get("message"))
+    message = _message(_json_object(response))
     said = f' and says "{message}"' if message else ""
     return CometlyError(
         f"Cometly refused to {doing}: it answered {status}{said}; {_ADVICE.get(status, _REPORT)}."
@@ -302,8 +312,9 @@ _ADVICE: dict[int, str] = {
 }
 
 
-def _shown(message: object) -> str | None:
-    """Cometly's own words on one line, without secrets."""
+def _message(answer: Mapping[str, Any]) -> str | None:
+    """Cometly's own words in an answer: on one line, without secrets."""
+    message = answer.get("message")
     if not isinstance(message, str) or not message.strip():
         return None
     words = " ".join(REDACTOR.clean(message).split())
