@@ -45,7 +45,7 @@ run_meltano() {
   set -o pipefail
   "$meltano" run tap-cometly target-duckdb 2>&1 </dev/null | tee -a "$log" | while IFS= read -r line; do
     case $line in # of all that Meltano logs, what the tap says about its progress
-      "Contacts created "* | *" contacts | "* | "Complete"*) echo "   $line" ;;
+      *"] tap-cometly  "*"ontacts "* | *"[critical ] tap-cometly "*) echo "   ${line#*] tap-cometly  }" ;;
     esac
   done
 }
@@ -63,7 +63,7 @@ meltano=$PWD/.demo/venv/bin/meltano
 
 # Nothing of the caller's own settings or state takes part.
 unset "${!TAP_COMETLY_@}" "${!TARGET_DUCKDB_@}" "${!MELTANO_@}"
-export MELTANO_CLI_LOG_FORMAT=plain MELTANO_DATABASE_URI=sqlite:///$PWD/.demo/meltano.db
+export MELTANO_CLI_LOG_FORMAT=uncolored MELTANO_DATABASE_URI=sqlite:///$PWD/.demo/meltano.db
 export MELTANO_VENV_BACKEND=virtualenv # pip, which this machine is set up for, rather than uv
 export PYTHONUTF8=1
 quietly install
@@ -102,4 +102,4 @@ echo "5. What the database holds"
 .meltano/loaders/target-duckdb/venv/bin/python demo/report.py \
   .demo/contacts.duckdb .demo/first_run.duckdb .demo/state.json "$zone"
 echo
-echo "The table tap_cometly.contacts is in .demo/contacts.duckdb; Meltano's full log is in $log."
+echo "The table tap_cometly.contacts is in .demo/contacts.duckdb; the full log is $log."

@@ -20,14 +20,14 @@ make_environment() {
   if "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
     return
   fi
-  python=$(find_python)
+  python=$(find_python) || return
   rm -rf "$folder" "$folder-tools"
   if "$python" -m venv "$folder" >/dev/null; then
     return
   fi
   echo "Python's own venv does not work here (Debian ships it without ensurepip): using virtualenv."
   rm -rf "$folder"
-  "$python" -m pip install --quiet --target "$folder-tools" virtualenv
-  PYTHONPATH="$folder-tools" "$python" -m virtualenv --quiet "$folder"
-  rm -rf "$folder-tools"
+  "$python" -m pip install --quiet --target "$folder-tools" virtualenv &&
+    PYTHONPATH="$folder-tools" "$python" -m virtualenv --quiet "$folder" &&
+    rm -rf "$folder-tools"
 }

@@ -32,7 +32,8 @@ _SECOND_RUN = """
 select
   count(*) filter (old.id is null),
   count(*) filter (old.created_from <> new.created_from or old.created_until <> new.created_until)
-from both_runs.tap_cometly.contacts as new left join first_run.tap_cometly.contacts as old using (id)
+from both_runs.tap_cometly.contacts as new
+left join first_run.tap_cometly.contacts as old using (id)
 """
 _WINDOWS = """
 select local(created_from), local(created_until), count(*)
