@@ -7,7 +7,8 @@ the types is done again line by line, tolerant where the tap's contract is, exac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -27,6 +28,11 @@ _MOST_UNKNOWN_FIELDS = 100
 
 _Text = str | None
 _Texts = list[str | None] | None
+
+_NO_STRUCT_FIELD = re.compile(r'["\\\x00-\x1f]')
+"""Characters that msgspec does not take in a struct's JSON names."""
+
+_T = TypeVar("_T")
 
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -71,8 +77,13 @@ class ContactReader:
         for name, type_ in self._types.items():
             kind = type_ | UnsetType if name in self._deselected else type_
             fields.append((name, kind) if type_ is int else (name, kind, None))
-        # Numbered and renamed: a JSON name need not be a Python one.
-        unknown = {f"unknown_{index}": name for index, name in enumerate(self._unknown)}
+        # Numbered and renamed: a JSON name need not be a Python one. What cannot even be a
+        # struct's JSON name stays unknown, and its lines stay slow.
+        unknown = {
+            f"unknown_{index}": name
+            for index, name in enumerate(self._unknown)
+            if not _NO_STRUCT_FIELD.search(name)
+        }
         fields += [(attribute, Any, UNSET) for attribute in unknown]
         self._struct = msgspec.defstruct(
             "Contact", fields, rename=unknown, forbid_unknown_fields=True, kw_only=True, gc=False
@@ -92,13 +103,8 @@ class ContactReader:
         Raises:
             LineError: A line is no contact; names its number, never its content.
         """
-        try:
-            contacts = self._decoder.decode_lines(block.lines)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            return self._read_line_by_line(block)
-        # `decode_lines` also takes two objects in a line, and one that spans two.
-        starts = block.lines.count(b"\n{") + block.lines.startswith(b"{")
-        if not len(contacts) == block.line_count == starts:
+        contacts = _attempt(self._decoder.decode_lines, block.lines)
+        if contacts is None or not len(contacts) == block.line_count == _objects_apart(block.lines):
             return self._read_line_by_line(block)
         self._leave_out(contacts)
         return contacts
@@ -116,28 +122,35 @@ class ContactReader:
         return contacts
 
     def _read_line(self, line: bytes, number: int) -> Struct:
-        try:
-            line.decode("utf-8")
-            raw = _RAW_OBJECT.decode(line)
-            values = {name: self._value(name, bytes(value), number) for name, value in raw.items()}
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise _not_a_contact(number, "is no JSON object in UTF-8") from None
+        contact = _attempt(self._decoder.decode, line)
+        if contact is not None:
+            return contact
+        fields = _attempt(_RAW_OBJECT.decode, line)
+        if fields is None or _attempt(bytes.decode, line) is None:
+            raise _not_a_contact(number, "is no JSON object in UTF-8")
+        values = {}
+        for name, raw in fields.items():
+            if name in self._types:
+                values[name] = self._value(name, bytes(raw), number)
+            else:
+                self._meet_unknown(name)
         if "id" not in values:
             raise _not_a_contact(number, "has no integer 'id'")
-        return self._struct(**{name: value for name, value in values.items() if value is not UNSET})
+        return self._struct(**values)
 
     def _value(self, name: str, raw: bytes, number: int) -> object:
-        if name == "id":
-            return _integer(raw, number)
-        type_ = self._types.get(name)
-        if type_ is None:
-            self._meet_unknown(name)
-            return UNSET
+        type_ = self._types[name]
+        if type_ is int:
+            integer = _attempt(_INTEGER.decode, raw)
+            if integer is None:
+                raise _not_a_contact(number, f"has no integer '{name}'")
+            return integer
         if type_ is _Text or raw == b"null":
             return _text(raw, name, number)
-        if not raw.startswith(b"["):
+        items = _attempt(_RAW_ARRAY.decode, raw)
+        if items is None:
             raise _not_a_contact(number, f"has no array in '{name}'")
-        return [_text(bytes(item), name, number) for item in _RAW_ARRAY.decode(raw)]
+        return [_text(bytes(item), name, number) for item in items]
 
     def _meet_unknown(self, name: str) -> None:
         if name not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_FIELDS:
@@ -215,21 +228,34 @@ def _type_of(definition: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a type, as
     return _Texts if "array" in kinds else _Text
 
 
-def _integer(raw: bytes, number: int) -> int:
-    if not raw.lstrip(b"-").isdigit():
-        raise _not_a_contact(number, "has no integer 'id'")
-    return _INTEGER.decode(raw)
+def _attempt(decode: Callable[[bytes], _T], data: bytes) -> _T | None:
+    """What a decoder makes of some bytes, or None.
+
+    The exception, which may quote them, ends here and is not even the context of a later one.
+    """
+    try:
+        return decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _objects_apart(lines: bytes) -> int:
+    r"""How many lines there are, if each begins and ends with an object; fewer if not.
+
+    `decode_lines` also takes two objects in a line, and one that spans two. But JSON allows
+    `}\n{` only between two objects of the outermost level; so if all line breaks look like
+    that, and there are as many objects as lines, every line is one object.
+    """
+    return (lines.count(b"}\n{") or lines.count(b"}\r\n{")) + 1
 
 
 def _text(raw: bytes, name: str, number: int) -> str | None:
     """A string or null; a number or boolean as its JSON text."""
-    if raw.startswith(b'"'):
-        return _STRING.decode(raw)
     if raw == b"null":
         return None
     if raw.startswith((b"{", b"[")):
         raise _not_a_contact(number, f"has an object or array in '{name}' where a string belongs")
-    return raw.decode()
+    return _STRING.decode(raw) if raw.startswith(b'"') else raw.decode()
 
 
 def _not_a_contact(number: int, why: str) -> LineError:
