@@ -18,6 +18,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.plugin_base import JSONSchemaValidator, _ConfigInput
 
+from tap_cometly.catalogs import follow_settings, with_asked_replication
 from tap_cometly.clock import SystemClock
 from tap_cometly.errors import HIDDEN, SettingError, TapError
 from tap_cometly.messages import MessageWriter
@@ -32,13 +33,14 @@ from tap_cometly.settings import (
     Settings,
 )
 from tap_cometly.signals import Stopped, StopRequest
-from tap_cometly.streams import ContactsStream
+from tap_cometly.streams import OPTIONAL_FIELDS, ContactsStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
+    from singer_sdk.singerlib import Catalog
 
     from tap_cometly.clock import Clock
 
@@ -164,11 +166,18 @@ class TapCometly(Tap):
         ),
     ).to_dict()
 
-    def __init__(self, *args: Any, clock: Clock | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        catalog: dict[str, Any] | Catalog | None = None,
+        clock: Clock | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Check the settings and the state.
 
         Args:
             *args: As for any tap.
+            catalog: The catalog, as JSON or parsed.
             clock: Tells the time and waits; the machine's clock by default.
             **kwargs: As for any tap.
 
@@ -180,7 +189,15 @@ class TapCometly(Tap):
         self.stop = StopRequest()
         self.settings: Settings
         self._unknown_fields: set[str] = set()
-        super().__init__(*args, **kwargs)
+        if isinstance(catalog, dict):
+            catalog = with_asked_replication(catalog)
+        super().__init__(*args, catalog=catalog, **kwargs)
+
+    def setup_mapper(self) -> None:
+        """Bring a given catalog in line with the settings before the SDK reads it."""
+        if self.input_catalog and (entry := self.input_catalog.get_stream(ContactsStream.name)):
+            follow_settings(entry, ContactsStream(self).schema, OPTIONAL_FIELDS)
+        super().setup_mapper()
 
     def discover_streams(self) -> Sequence[ContactsStream]:
         """The one stream; needs neither network nor valid settings.
