@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -20,7 +20,9 @@ from tap_cometly.limits import (
     HEARTBEAT_SECONDS,
     LONGEST_POLL_SECONDS,
     POLL_SHARE,
+    SHORTEST_POLL_SECONDS,
 )
+from tap_cometly.progress import duration
 from tap_cometly.windows import SHORTEST_SECONDS
 
 if TYPE_CHECKING:
@@ -47,8 +49,10 @@ class Export:
     Attributes:
         window: What it covers.
         attempt: 1, or 2 for the one created anew.
-        export_id: Cometly's id; 0 until it is created.
+        is_created: Whether Cometly was asked for it, and took it.
+        export_id: Cometly's id, once it is created.
         created: When it was created, in the clock's monotonic seconds.
+        deadline: When it has to be completed, likewise.
         next_poll: When to ask for it next, likewise.
         file: Its file, once that is begun.
         contacts: How many contacts were read from it so far.
@@ -56,8 +60,10 @@ class Export:
 
     window: Window
     attempt: int = 1
+    is_created: bool = False
     export_id: int = 0
     created: float = 0.0
+    deadline: float = 0.0
     next_poll: float = 0.0
     file: ExportFile | None = None
     contacts: int = 0
@@ -77,7 +83,7 @@ class Export:
 
     def __str__(self) -> str:
         """What it is called in messages."""
-        name = f"Export {self.export_id}" if self.export_id else "The export"
+        name = f"Export {self.export_id}" if self.is_created else "The export"
         return f"{name} of {bound(self.window.start)} to {bound(self.window.end)}"
 
 
@@ -127,6 +133,7 @@ class Exports:
         self._timeout_seconds = settings.export_timeout_seconds
         self._queue: deque[Export] = deque()
         self._no_create_before = 0.0
+        self._waiting_since = self._last_heartbeat = 0.0
         self._warned_of_status = False
 
     def __iter__(self) -> Iterator[Export]:
@@ -142,14 +149,12 @@ class Exports:
             export = self._queue[0]
             try:
                 with naming(export):
-                    file = export.file = self._begin(export)
+                    file = self._begin(export)
             except _ExportLost as why:
                 self._replace(export, str(why))
                 continue
-            try:
+            with closing(file):
                 yield export
-            finally:
-                file.close()
             self._queue.popleft()
 
     def _plan_next(self) -> Export | None:
@@ -161,31 +166,52 @@ class Exports:
 
     def _begin(self, export: Export) -> ExportFile:
         """Wait until an export is completed, and begin to read its file."""
-        while not export.export_id:
-            self._wait_until(self._no_create_before, "Cometly's limit of exports a minute")
-        url = self._download_url(export)
-        begun = False
 
         def fresh_url() -> str:
+            if export.file is None:
+                return self._download_url(export)
+            export.deadline = self._clock.monotonic() + self._timeout_seconds
             try:
                 return self._download_url(export)
             except _ExportLost as lost:
-                if not begun:
-                    raise
                 message = f"{lost} while its file was read; run the tap again"
                 raise FileError(message) from None
 
-        file = self._storage.open(url, fresh_url)
-        begun = True
-        return file
+        export.file = self._storage.open(self._download_url(export), fresh_url)
+        return export.file
+
+    def _download_url(self, export: Export) -> str:
+        """Wait until an export is created and completed; then it has a download URL."""
+        self._waiting_since = self._last_heartbeat = self._clock.monotonic()
+        while not export.is_created:
+            self._wait_until(self._no_create_before, "Cometly to take the next export")
+        while True:
+            self._wait_until(export.next_poll, str(export))
+            if url := self._poll(export):
+                return url
+
+    def _wait_until(self, moment: float, what: str) -> None:
+        """Wait; meanwhile create exports ahead as soon as Cometly lets the tap."""
+        while True:
+            self._create_ahead()
+            now = self._clock.monotonic()
+            if now >= moment:
+                return
+            if now >= self._last_heartbeat + HEARTBEAT_SECONDS:
+                self._last_heartbeat = now
+                logger.info("Waiting for %s since %s", what, duration(now - self._waiting_since))
+            wake = min(moment, self._last_heartbeat + HEARTBEAT_SECONDS)
+            if now < self._no_create_before < wake:
+                wake = self._no_create_before
+            self._clock.sleep(wake - now)
 
     def _create_ahead(self) -> None:
         """Create as many exports as may be in flight, unless Cometly asks to wait."""
-        in_flight = sum(bool(export.export_id) for export in self._queue)
+        in_flight = sum(export.is_created for export in self._queue)
         for _ in range(in_flight, self._max_in_flight):
             if self._clock.monotonic() < self._no_create_before:
                 return
-            waiting = (export for export in self._queue if not export.export_id)
+            waiting = (export for export in self._queue if not export.is_created)
             export = next(waiting, None) or self._plan_next()
             if export is None:
                 return
@@ -200,53 +226,35 @@ class Exports:
         except RateLimited as limit:
             self._no_create_before = self._clock.monotonic() + limit.seconds
             return
+        export.is_created = True
         export.created = self._clock.monotonic()
+        export.deadline = export.created + self._timeout_seconds
         export.next_poll = export.created + FIRST_POLL_SECONDS
         logger.debug("%s is created", export)
 
-    def _download_url(self, export: Export) -> str:
-        """Poll an export until it has a download URL."""
-        while True:
-            self._wait_until(export.next_poll, str(export))
-            now = self._clock.monotonic()
-            age = now - export.created
-            pause = min(max(age * POLL_SHARE, FIRST_POLL_SECONDS), LONGEST_POLL_SECONDS)
-            export.next_poll = now + pause
-            try:
-                answer = self._client.get_export(export.export_id)
-            except RateLimited as limit:
-                export.next_poll = now + limit.seconds
-                continue
-            except ExportVanished:
-                message = "it vanished: Cometly knows it no more"
-                raise _ExportLost(message) from None
-            if answer.status == "completed" and answer.download_url:
-                return answer.download_url
-            if answer.status == "failed":
-                said = f' and says "{answer.message}"' if answer.message else ""
-                message = f"it failed{said}"
-                raise _ExportLost(message)
-            self._warn_of_unknown(answer.status)
-            if age >= self._timeout_seconds:
-                message = f"it was not done {age / 60:.0f} minutes after its creation"
-                raise _ExportLost(message)
-            export.next_poll = min(export.next_poll, export.created + self._timeout_seconds)
-
-    def _wait_until(self, moment: float, what: str) -> None:
-        """Wait; meanwhile create exports ahead as soon as Cometly lets the tap."""
-        started = beat = self._clock.monotonic()
-        while True:
-            self._create_ahead()
-            now = self._clock.monotonic()
-            if now >= moment:
-                return
-            if now - beat >= HEARTBEAT_SECONDS:
-                beat = now
-                logger.info("Waiting for %s since %.0f s", what, now - started)
-            wake = min(moment, beat + HEARTBEAT_SECONDS)
-            if now < self._no_create_before < wake:
-                wake = self._no_create_before
-            self._clock.sleep(wake - now)
+    def _poll(self, export: Export) -> str | None:
+        """Ask once how a created export is doing; its download URL, if it has one by now."""
+        asked = self._clock.monotonic()
+        try:
+            answer = self._client.get_export(export.export_id)
+        except RateLimited as limit:
+            export.next_poll = self._clock.monotonic() + limit.seconds
+            return None
+        except ExportVanished as vanished:
+            raise _ExportLost(_with_words("it vanished", str(vanished))) from None
+        if answer.download_url:
+            export.next_poll = asked + SHORTEST_POLL_SECONDS
+            return answer.download_url
+        if answer.status == "failed":
+            raise _ExportLost(_with_words("it failed", answer.message))
+        self._warn_of_unknown(answer.status)
+        age = asked - export.created
+        if asked >= export.deadline:
+            message = f"it was not done {duration(age)} after its creation"
+            raise _ExportLost(message)
+        pause = min(max(age * POLL_SHARE, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS)
+        export.next_poll = min(asked + pause, export.deadline)
+        return None
 
     def _replace(self, export: Export, why: str) -> None:
         """Put another export in a lost one's place, or two of half its window."""
@@ -258,21 +266,25 @@ class Exports:
         halves = export.window.halves(self._zone)
         if export.window.seconds <= SHORTEST_SECONDS or halves is None:
             message = (
-                f"{export}: {why}, as did the one before it, and its window is too short to be "
-                "halved; run the tap again later, and if it fails again ask Cometly's support."
+                f"{export}: {why}; the one before it was lost too, and its window is too short to "
+                "be halved; run the tap again later, and if it fails again ask Cometly's support."
             )
             raise ExportError(message)
-        logger.warning("%s: %s, as did the one before it; halving its window", export, why)
+        logger.warning("%s: %s; the one before it was lost too: halving its window", export, why)
         self._queue.extendleft(Export(half) for half in reversed(halves))
 
     def _warn_of_unknown(self, status: str) -> None:
         if status not in _UNFINISHED and not self._warned_of_status:
             self._warned_of_status = True
-            logger.warning("Unknown export status '%s' counts as still processing", status)
+            logger.warning("Unknown export status %.100r counts as still processing", status)
 
     def _local(self, instant: DateTime) -> str:
         """An instant as Cometly reads it: wall-clock time in the Space's zone."""
         return datetime.fromtimestamp(instant.timestamp(), self._zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _with_words(what: str, message: str | None) -> str:
+    return f'{what}, and Cometly says "{message}"' if message else what
 
 
 @contextmanager

@@ -23,12 +23,14 @@ RATE_LIMIT_PAUSE_SECONDS = 60
 SHORTEST_RATE_LIMIT_PAUSE_SECONDS = 1
 """Even after a 429 that says 0."""
 
-FIRST_POLL_SECONDS = 0.5
-"""An export of a quiet hour is done at once."""
+FIRST_POLL_SECONDS = 1
+"""After its creation; an export of a quiet hour is done at once."""
 POLL_SHARE = 0.25
 """Wait a quarter of an export's age before its next poll: late by a quarter at most."""
+SHORTEST_POLL_SECONDS = 2.5
+"""At most 24 polls a minute, and one more for each export: Cometly allows 30, and five exports."""
 LONGEST_POLL_SECONDS = 15
-"""Four polls a minute leave most of the 30 that Cometly allows to fresh download URLs."""
+"""An hour's export is not worth a quarter of an hour's idling."""
 
 HEARTBEAT_SECONDS = 30
 """How often a wait is mentioned, so that an orchestrator sees that the tap lives."""
