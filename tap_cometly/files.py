@@ -16,7 +16,8 @@ import logging
 import re
 import zlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple, cast
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 import urllib3
@@ -33,16 +34,19 @@ from tap_cometly.limits import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import IO
 
     from typing_extensions import Buffer
 
     from tap_cometly.clock import Clock
 
 try:
-    from isal.igzip import GzipFile
+    from isal import igzip, igzip_lib
 except ImportError:  # no wheel for this machine
-    from gzip import GzipFile  # type: ignore[assignment]
+    FastGzipFile: type[gzip.GzipFile] = gzip.GzipFile
+    _DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
+else:
+    FastGzipFile = igzip.GzipFile
+    _DAMAGED = (gzip.BadGzipFile, zlib.error, igzip_lib.IsalError)  # type: ignore[assignment]
 
 BLOCK_BYTES = 256 * 1024
 """Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
@@ -83,11 +87,31 @@ class NoAuth(AuthBase):
         return request
 
 
+class _BareSession(requests.Session):
+    """Carries nothing but the URL, and looks at no redirect, not even to see where it leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = NoAuth()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None, as if no answer were a redirect.
+
+        Args:
+            resp: Any answer.
+        """
+
+
 class Storage:
     """Opens export files."""
 
     def __init__(
-        self, user_agent: str, clock: Clock, read_timeout_seconds: float = READ_TIMEOUT_SECONDS
+        self,
+        user_agent: str,
+        clock: Clock,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        gzip_file: type[gzip.GzipFile] = FastGzipFile,
     ) -> None:
         """Connect to nothing yet.
 
@@ -95,11 +119,12 @@ class Storage:
             user_agent: What the tap calls itself.
             clock: For pauses between tries.
             read_timeout_seconds: Silence that long counts as a broken connection.
+            gzip_file: Reads gzip.
         """
         self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
         self._clock = clock
-        self._session = requests.Session()
-        self._session.auth = NoAuth()
+        self._gzip_file = gzip_file
+        self._session = _BareSession()
         # Identity: nothing on the way shall compress what is compressed already.
         self._session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
 
@@ -116,7 +141,7 @@ class Storage:
         Raises:
             FileError: The file could not be fetched.
         """
-        return ExportFile(ResumingStream(self._get, url, fresh_url, self._clock))
+        return ExportFile(ResumingStream(self._get, url, fresh_url, self._clock), self._gzip_file)
 
     def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         return self._session.get(
@@ -127,11 +152,12 @@ class Storage:
 class ExportFile:
     """The lines of an export's file."""
 
-    def __init__(self, stream: ResumingStream) -> None:
+    def __init__(self, stream: ResumingStream, gzip_file: type[gzip.GzipFile]) -> None:
         """Look at the first bytes of the file.
 
         Args:
             stream: The file's bytes as they are stored.
+            gzip_file: Reads gzip.
 
         Raises:
             FileError: The file could not be fetched.
@@ -139,21 +165,21 @@ class ExportFile:
         self._stream = stream
         buffered = io.BufferedReader(stream, _REQUESTED_BYTES)
         magic = buffered.peek(len(_GZIP_MAGIC))
-        self._lines: IO[bytes] = buffered
-        if magic.startswith(_GZIP_MAGIC):
-            self._lines = cast(
-                "IO[bytes]",
-                GzipFile(fileobj=buffered, mode="rb"),  # type: ignore[no-untyped-call]
-            )
-        elif not magic:
+        self._lines: io.BufferedIOBase = buffered
+        if not magic:
             logger.warning("An export's file has no bytes at all: read as one without contacts")
+        elif _GZIP_MAGIC.startswith(magic[:2]):  # a file of one byte may be gzip cut short too
+            self._lines = gzip_file(fileobj=buffered, mode="rb")
 
     def close(self) -> None:
         """Let go of the connection."""
         self._stream.close()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, size: int = BLOCK_BYTES) -> Iterator[Block]:
         r"""Read the file to its verified end.
+
+        Args:
+            size: About how many bytes a block has.
 
         Yields:
             Blocks of whole lines. A last line without `\n` gets one.
@@ -164,7 +190,7 @@ class ExportFile:
         """
         first_line = 1
         rest = b""
-        while chunk := self._read():
+        while chunk := self._read(size):
             end = chunk.find(b"\n")
             if len(rest) + (len(chunk) if end < 0 else end) > LONGEST_LINE_BYTES:
                 message = (
@@ -184,19 +210,19 @@ class ExportFile:
         if rest:
             yield Block(rest + b"\n", first_line, 1)
 
-    def _read(self) -> bytes:
+    def _read(self, size: int) -> bytes:
         try:
-            return self._lines.read(BLOCK_BYTES)
+            return self._lines.read(size)
         except EOFError:
             message = (
                 "its file ends early, in the midst of its gzip data; run the tap again, and "
                 "if it ends there again ask Cometly's support about this export"
             )
             raise FileError(message) from None
-        except (gzip.BadGzipFile, zlib.error):
+        except _DAMAGED:
             message = (
-                "its file is damaged: it fails its gzip checksum; run the tap again, and if it "
-                "fails again ask Cometly's support about this export"
+                "its file is damaged: it is no valid gzip or fails its checksum; run the tap "
+                "again, and if it fails again ask Cometly's support about this export"
             )
             raise FileError(message) from None
 
@@ -208,9 +234,9 @@ class _Broken(Exception):  # noqa: N818 - ends in a FileError if it lasts
 class ResumingStream(io.RawIOBase):
     """The bytes of a stored file, as if no connection ever broke.
 
-    After a cut it asks for the rest (`Range`, with `If-Match` so that it is the rest of the same
-    file). A server that does not know ranges sends the file anew: the known part is skipped and
-    its checksum compared.
+    After a cut it asks for the rest: `Range`, with `If-Match` so that it is the rest of the same
+    file. Where there is no ETag to match, or the server knows no ranges, the file is read anew: the
+    known part is skipped and its checksum compared.
     """
 
     def __init__(
@@ -238,7 +264,7 @@ class ResumingStream(io.RawIOBase):
         self._checksum = 0
         self._length: int | None = None
         self._etag: str | None = None
-        self._undeclared_end: int | None = None
+        self._undeclared_end = 0
         self._ended = False
         self._url_refused = False
         self._fruitless = 0
@@ -276,16 +302,17 @@ class ResumingStream(io.RawIOBase):
             try:
                 chunk = self._read_some(min(len(view), _REQUESTED_BYTES))
             except _Broken as fault:
-                self._drop_response()
-                self._pause_or_give_up(fault)
-                continue
-            if chunk:
+                why = str(fault)
+            else:
+                self._ended = not chunk
                 self._fruitless = 0
                 self._position += len(chunk)
                 self._checksum = zlib.crc32(chunk, self._checksum)
                 view[: len(chunk)] = chunk
                 return len(chunk)
-            self._ended = True
+            # Not in the `except` clause: what is raised from here on has no URL in its context.
+            self._drop_response()
+            self._pause_or_give_up(why)
         return 0
 
     def _read_some(self, most: int) -> bytes:
@@ -301,13 +328,13 @@ class ResumingStream(io.RawIOBase):
             return chunk
         if self._length is not None:
             raise _Broken(_CONNECTION_BROKE)
-        declared = getattr(self._response, "chunked", False)
-        if not declared and self._undeclared_end != self._position:
-            # A connection that just ends looks the same at the end and at a cut: look again.
-            self._undeclared_end = self._position
-            message = "the connection ended, and nothing said that the file does too"
-            raise _Broken(message)
-        return b""
+        ended_here_before = self._undeclared_end == self._position > 0
+        if getattr(self._response, "chunked", False) or ended_here_before:
+            return b""
+        # A connection that just ends looks the same at the end and at a cut: look again.
+        self._undeclared_end = self._position
+        message = "the connection ended, and nothing said that the file does too"
+        raise _Broken(message)
 
     def _request(self) -> urllib3.BaseHTTPResponse:
         """Ask for the bytes after those already read."""
@@ -315,10 +342,9 @@ class ResumingStream(io.RawIOBase):
             self._url = self._fresh_url()
             self._url_refused = False
         headers = {}
-        if self._position:
-            headers["Range"] = f"bytes={self._position}-"
-            if self._etag and not self._etag.startswith("W/"):
-                headers["If-Match"] = self._etag
+        if self._position and self._etag and not self._etag.startswith("W/"):
+            headers = {"Range": f"bytes={self._position}-", "If-Match": self._etag}
+        self._fruitless += 1
         try:
             response = self._get(self._url, headers)
         except requests.RequestException as fault:
@@ -363,17 +389,18 @@ class ResumingStream(io.RawIOBase):
             self._skip_known(response.raw)
 
     def _compare(self, length: int | None, etag: str | None) -> None:
-        """Note what the first answer says of the file; later ones must say the same."""
+        """Note what the first answers say of the file; later ones must say the same."""
         if not self._position:
             self._length, self._etag = length, etag
-        elif (length or self._length) != (self._length or length) or (
-            etag and self._etag and etag != self._etag
-        ):
+            return
+        self._length = length if self._length is None else self._length
+        self._etag = self._etag or etag
+        if length not in (None, self._length) or etag not in (None, self._etag):
             raise _changed()
 
     def _skip_known(self, raw: urllib3.BaseHTTPResponse) -> None:
         """Read past the bytes already read, and make sure that they are the same."""
-        logger.info("The storage knows no ranges: reading past %d known bytes", self._position)
+        logger.info("The file comes from its start again: skipping %d known bytes", self._position)
         known = self._position
         checksum = 0
         while known:
@@ -385,13 +412,12 @@ class ResumingStream(io.RawIOBase):
         if checksum != self._checksum:
             raise _changed()
 
-    def _pause_or_give_up(self, fault: _Broken) -> None:
+    def _pause_or_give_up(self, why: str) -> None:
         if not self._fruitless:
             self._pauses = pauses()
-        self._fruitless += 1
         if self._fruitless == STORAGE_TRIES:
             message = (
-                f"its file could not be read on after {self._position:,} bytes: {fault}, at the "
+                f"its file could not be read on after {self._position:,} bytes: {why}, at the "
                 f"last of {STORAGE_TRIES} tries; check the network, then run the tap again"
             )
             raise FileError(message)
@@ -399,7 +425,7 @@ class ResumingStream(io.RawIOBase):
         logger.info(
             "The file broke off after %d bytes: %s; going on in %.0f s",
             self._position,
-            fault,
+            why,
             pause,
         )
         self._clock.sleep(pause)
