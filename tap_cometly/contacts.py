@@ -219,6 +219,17 @@ class RecordLines:
         messages = lines.replace(b"}\n", end + self._head)
         return self._head + messages[: -len(self._head)]
 
+    def encode_records(self, contacts: Collection[Struct]) -> bytes:
+        r"""Encode contacts as bare records, for batch files.
+
+        Args:
+            contacts: As for `encode`.
+
+        Returns:
+            Whole lines, each ended by `\n`.
+        """
+        return self._encoder.encode_lines(contacts).replace(b"}\n", self._tail + b"\n")
+
 
 def _type_of(definition: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a type, as msgspec takes it
     """The Python type of a field, from its JSON Schema."""

@@ -15,9 +15,11 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 import pendulum
 from singer_sdk import Stream
 from singer_sdk.batch import Batcher
@@ -28,6 +30,7 @@ from singer_sdk.singerlib import Schema
 from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE
 from singer_sdk.singerlib.encoding.simple import StateMessage
 
+from tap_cometly.batches import write_jsonl
 from tap_cometly.client import CometlyClient
 from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_record
 from tap_cometly.errors import SettingError, TapError
@@ -181,18 +184,31 @@ class ContactsStream(Stream):
             raise SettingError("batch_config", "set", allowed)
         with self.get_record_counter() as counter, self.get_sync_timer():
             for export in self._exports():
-                batcher = Batcher(self.tap_name, self.name, batch_config)
-                for manifest in batcher.get_batches(self._mapped_records(export)):
+                for manifest in self._batch_files(export, batch_config):
                     yield batch_config.encoding, manifest
                 counter.increment(export.contacts)
 
-    def _mapped_records(self, export: Export) -> Iterator[Record]:
+    def _batch_files(self, export: Export, batch_config: BatchConfig) -> Iterator[list[str]]:
+        """Write an export's contacts into files, and give the locations of each."""
+        name = f"{self.tap_name}--{self.name}"
+        if batch_config.encoding.format != "jsonl":
+            records = chain.from_iterable(self._mapped_records(export))
+            return Batcher(self.tap_name, self.name, batch_config).get_batches(records)
+        if self._takes_blocks():
+            lines = RecordLines(self.name, self._window_fields(export.window))
+            return write_jsonl(self._contacts(export), lines.encode_records, batch_config, name)
+        encode = msgspec.json.Encoder(decimal_format="number").encode_lines
+        return write_jsonl(self._mapped_records(export), encode, batch_config, name)
+
+    def _mapped_records(self, export: Export) -> Iterator[list[Record]]:
         """The contacts as RECORD messages would hold them: the SDK's batches know no maps."""
         window_fields = self._window_fields(export.window)
         for contacts in self._contacts(export):
-            for contact in contacts:
-                for message in self._generate_record_messages(to_record(contact, window_fields)):
-                    yield message.record
+            yield [
+                message.record
+                for contact in contacts
+                for message in self._generate_record_messages(to_record(contact, window_fields))
+            ]
 
     def get_batch_config(self, config: Mapping[str, Any]) -> BatchConfig | None:
         """The batch configuration; none for a trial of a few records.

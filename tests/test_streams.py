@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -17,8 +18,6 @@ from tap_cometly.errors import SettingError
 from tests.conftest import NOON, contact, contacts_every
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Run, World
 
 JUNE = datetime(2024, 6, 1, tzinfo=UTC)
@@ -511,6 +510,37 @@ class TestBatch:
         (record,) = self.read(run.of_type("BATCH")[0])
         assert record["email"] == "5d60d4e28066df254d5452f92c910092"
         assert not {"phone", "name"} & set(record)
+
+    @pytest.mark.parametrize("compression", ["none", None])
+    def test_files_are_plain_where_no_gzip_is_asked_for(
+        self, world: World, tmp_path: Path, compression: str | None
+    ) -> None:
+        world.fill([contact(1, JUNE, email="a@b.c")])
+        encoding = {"format": "jsonl"} | ({"compression": compression} if compression else {})
+
+        run = world.sync(
+            batch_config={"encoding": encoding, "storage": {"root": tmp_path.as_uri()}}
+        )
+
+        (url,) = run.of_type("BATCH")[0]["manifest"]
+        (line,) = Path(url2pathname(urlsplit(url).path)).read_text(encoding="utf-8").splitlines()
+        assert json.loads(line)["email"] == "a@b.c"
+
+    def test_the_files_hold_what_record_messages_would(self, world: World, tmp_path: Path) -> None:
+        world.fill(contacts_every(HOUR, JUNE, JUNE + DAY))
+        bounds: dict[str, Any] = {"end_date": "2024-06-03T00:00:00Z", "window_days": 1}
+
+        run = self.sync(world, tmp_path, **bounds)
+
+        records = [record for batch in run.of_type("BATCH") for record in self.read(batch)]
+        assert records == world.sync(**bounds).records
+
+    def test_each_file_has_the_batch_size(self, world: World, tmp_path: Path) -> None:
+        world.fill(contacts_every(HOUR, JUNE, JUNE + DAY - HOUR))
+
+        run = self.sync(world, tmp_path, end_date="2024-06-02T00:00:00Z")
+
+        assert [len(self.read(batch)) for batch in run.of_type("BATCH")] == [10, 10, 4]
 
     def test_maps_that_make_several_streams_are_refused(self, world: World, tmp_path: Path) -> None:
         maps = {"contacts": {"id": "id"}, "copy": {"__source__": "contacts", "id": "id"}}

@@ -1,0 +1,66 @@
+"""Contacts in JSON Lines files, for targets that read BATCH messages.
+
+The SDK's own writer encodes record by record, and compresses whatever the setting says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
+
+try:
+    from isal import igzip as gzip
+except ImportError:  # no wheel for this machine
+    import gzip  # type: ignore[no-redef]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from singer_sdk.helpers._batch import BatchConfig
+
+    _T = TypeVar("_T")
+
+
+def write_jsonl(
+    blocks: Iterable[list[_T]],
+    encode: Callable[[list[_T]], bytes],
+    batch_config: BatchConfig,
+    name: str,
+) -> Iterator[list[str]]:
+    r"""Write records into files of `batch_size` records each, the last one smaller.
+
+    Args:
+        blocks: Records, in blocks of any size.
+        encode: Makes lines of them, each ended by `\n`.
+        batch_config: Where to write, how many records a file has, whether it is compressed.
+        name: What the files' names begin with; a unique id and a number follow.
+
+    Yields:
+        After each file is wholly written: its URL, as the only one of a manifest.
+    """
+    prefix = f"{batch_config.storage.prefix or ''}{name}-{uuid4()}"
+    number = 0
+    lines = bytearray()
+    room = batch_config.batch_size
+    for block in blocks:
+        rest = block
+        while rest:
+            part, rest = rest[:room], rest[room:]
+            lines += encode(part)
+            room -= len(part)
+            if not room:
+                number += 1
+                yield [_store(bytes(lines), batch_config, f"{prefix}-{number}")]
+                lines.clear()
+                room = batch_config.batch_size
+    if lines:
+        yield [_store(bytes(lines), batch_config, f"{prefix}-{number + 1}")]
+
+
+def _store(lines: bytes, batch_config: BatchConfig, name: str) -> str:
+    """Write a file, and give its URL."""
+    compressed = batch_config.encoding.compression == "gzip"
+    filename = f"{name}.json.gz" if compressed else f"{name}.json"
+    with batch_config.storage.open(filename, "wb") as file:
+        file.write(gzip.compress(lines) if compressed else lines)
+    return batch_config.storage.get_url(filename)
