@@ -1,0 +1,1 @@
+"""What the tap costs, beside its peers: see README.md in this folder."""

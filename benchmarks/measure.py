@@ -1,0 +1,256 @@
+"""Whole processes, measured: CPU, time, peak memory; and the machine they ran on.
+
+Only the standard library, and little of that: Linux counts the memory of the process that starts
+another into the other's peak, so this one has to stay smaller than all that it measures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+ROOT = Path(__file__).parent.parent
+FOLDER = Path(__file__).parent
+ENVIRONMENTS = ROOT / ".venv-benchmarks"
+
+_MIB = 2**20
+_PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
+_START_SECONDS = 120
+
+
+class Usage(NamedTuple):
+    """What a process took.
+
+    Attributes:
+        cpu: Seconds, user and system.
+        wall: Seconds.
+        peak: The most memory it had, in MiB.
+    """
+
+    cpu: float
+    wall: float
+    peak: float
+
+
+class Failed(Exception):  # noqa: N818 - a row of the table
+    """A process did not do its job."""
+
+
+def middle(usages: Iterable[Usage]) -> Usage:
+    """Give the medians of several runs.
+
+    Args:
+        usages: At least one run.
+
+    Returns:
+        The median of each figure.
+    """
+    return Usage(*(median(figures) for figures in zip(*usages, strict=True)))
+
+
+def run(
+    command: Sequence[str],
+    *,
+    reader: Callable[[IO[bytes]], None] | None = None,
+    started: Callable[[int], None] | None = None,
+) -> Usage:
+    """Run a process to its end, and measure it.
+
+    Args:
+        command: What to run.
+        reader: Reads its stdout to the end, in a thread; without it stdout goes to /dev/null.
+        started: Is told the process's number.
+
+    Returns:
+        What it took.
+
+    Raises:
+        Failed: It ended with an error; tells its last words.
+    """
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("TAP_")}
+    environment["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    with tempfile.TemporaryFile() as errors:
+        begin = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603 - commands of this folder
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if reader else subprocess.DEVNULL,
+            stderr=errors,
+        )
+        if started:
+            started(process.pid)
+        reading = None
+        if reader and process.stdout:
+            reading = threading.Thread(target=reader, args=[process.stdout])
+            reading.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if reading and process.stdout:
+            reading.join()
+            process.stdout.close()
+        if process.returncode:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+            message = lines[-1] if lines else f"exit {process.returncode}"
+            raise Failed(message)
+    return Usage(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * _PEAK_UNIT / _MIB)
+
+
+def python(environment: str) -> str:
+    """Give the path of an environment's Python.
+
+    Args:
+        environment: Its name.
+
+    Returns:
+        The path.
+
+    Raises:
+        Failed: It could not be set up; tells why.
+    """
+    problem = ENVIRONMENTS / f"{environment}.failed"
+    if problem.exists():
+        message = f"not installed: {problem.read_text(encoding='utf-8').strip()}"
+        raise Failed(message)
+    return str(ENVIRONMENTS / environment / "bin" / "python")
+
+
+def versions(environment: str, packages: Sequence[str]) -> dict[str, str]:
+    """Look up what is installed.
+
+    Args:
+        environment: Its name.
+        packages: Names.
+
+    Returns:
+        The versions by package, and Python's own.
+    """
+    program = (
+        "import importlib.metadata as m, json, platform, sys\n"
+        "found = {'Python': platform.python_version()}\n"
+        "found |= {name: m.version(name) for name in sys.argv[1:]}\n"
+        "print(json.dumps(found))"
+    )
+    command = [python(environment), "-c", program, *packages]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)  # noqa: S603 - as above
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine.
+
+    Returns:
+        System, processor, cores, memory, and how busy it is.
+    """
+    processor = platform.processor()
+    processors = Path("/proc/cpuinfo")
+    if processors.exists():
+        lines = processors.read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = models[0] if models else processor
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor or "unknown",
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "load_at_start": round(os.getloadavg()[0], 1),
+    }
+
+
+@contextmanager
+def simulator(contacts: int, first: str, last: str) -> Iterator[dict[str, str]]:
+    """Run a simulated Space, in a process of its own.
+
+    Args:
+        contacts: How many there are.
+        first: Earliest creation, a date.
+        last: Creations are before this date.
+
+    Yields:
+        Where it is: `api_url`, `api_key`.
+
+    Raises:
+        Failed: It did not start.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.json"
+        options = {
+            "size": contacts,
+            "since": first,
+            "until": last,
+            "api-port": 0,
+            "storage-port": 0,
+            "queued-seconds": 0,
+            "processing-seconds": 0,
+            "creates-per-minute": 0,
+            "polls-per-minute": 0,
+            "url-lifetime-seconds": 86_400,
+            "ready-file": ready,
+        }
+        command = [python("runner"), "-m", "simulator"]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)  # noqa: S603
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            while not ready.exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    message = "the simulator did not start"
+                    raise Failed(message)
+                time.sleep(0.05)
+            space: dict[str, str] = json.loads(ready.read_bytes())
+            yield space
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table: the first column to the left, figures to the right.
+
+    Args:
+        rows: The heading, then the rows.
+
+    Returns:
+        The lines.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        " | ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    rule = " | ".join(
+        "-" * width if index == 0 else "-" * (width - 1) + ":"
+        for index, width in enumerate(widths)
+    )
+    return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def say(text: str) -> None:
+    """Print at once.
+
+    Args:
+        text: A line or several.
+    """
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,48 @@
+"""The textbook tap, with msgspec wherever the SDK lets one have it for a line of code."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from singer_sdk.contrib.msgspec import MsgSpecWriter
+
+from benchmarks.peers.export import open_export, window_fields
+from benchmarks.peers.textbook import TextbookContacts, TextbookTap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from singer_sdk.helpers.types import Context
+
+
+class TunedContacts(TextbookContacts):
+    """Decodes lines with msgspec."""
+
+    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """Read the contacts of the export.
+
+        Args:
+            context: Not used.
+
+        Yields:
+            Records.
+        """
+        constants = window_fields(self.config)
+        decoder = msgspec.json.Decoder(dict[str, Any])
+        with gzip.GzipFile(fileobj=open_export(self.config)) as lines:
+            for line in lines:
+                yield {**decoder.decode(line), **constants}
+
+
+class TunedTap(TextbookTap):
+    """Writes messages with the SDK's msgspec writer."""
+
+    name = "tap-tuned"
+    message_writer_class = MsgSpecWriter
+    stream_class = TunedContacts
+
+
+if __name__ == "__main__":
+    TunedTap.cli()
