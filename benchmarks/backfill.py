@@ -102,7 +102,9 @@ class MinuteLimit:
 class ModelledCometly:
     """Cometly as a model: when an export is completed, and how many contacts it has."""
 
-    def __init__(self, clock: SimulatedClock, per_day: Callable[[int], float], fixed: float) -> None:
+    def __init__(
+        self, clock: SimulatedClock, per_day: Callable[[int], float], fixed: float
+    ) -> None:
         """Have a Space with so many contacts a day, and a fixed part of the processing time."""
         self._clock = clock
         self._per_day = per_day
@@ -181,7 +183,7 @@ SETTINGS = Settings.read(
 )
 
 
-def backfill(per_day: Callable[[int], float], years: int, fixed: float, **changes: Any) -> Backfill:  # noqa: ANN401
+def backfill(per_day: Callable[[int], float], years: int, fixed: float, **changes: Any) -> Backfill:
     """Run one, on simulated time.
 
     Args:
