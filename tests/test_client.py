@@ -328,8 +328,11 @@ class TestTrouble:
         completed_export(world)
         world.simulator.faults.add(kind, Hang())
 
+        began = time.perf_counter()
+
         call(client_of(world, read_timeout_seconds=0.1), kind)
 
+        assert time.perf_counter() - began < 1.5
         assert world.requests(kind)[-1].status in {200, 202}
 
     def test_nobody_listens(self, world: World) -> None:

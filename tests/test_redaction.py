@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from singer_sdk.logging import StructuredFormatter
 
-from simulator.faults import Cut, Expired, Refuse, Reset
+from simulator.faults import Cut, DownloadUrl, Expired, Refuse, Reset
 from tap_cometly.redaction import HIDDEN, REDACTOR, Redactor, clean_all_logs
 from tests.conftest import API_KEY, contact
 
@@ -267,6 +267,18 @@ class TestRuns:
         for request in world.requests("download"):
             assert request.query["X-Amz-Signature"] not in caplog.text
             assert request.query["X-Amz-Security-Token"] not in caplog.text
+
+    def test_a_query_of_another_storage_is_hidden_too(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Libraries spell it in their own way: here `%2f` becomes `%2F`."""
+        url = f"{world.simulator.storage_url}/file?{OTHER_QUERY}"
+        world.simulator.faults.add("poll", DownloadUrl(url))
+
+        world.sync(end_date="2024-06-02T00:00:00Z")
+
+        assert f'"GET /file?{HIDDEN} HTTP' in caplog.text
+        assert "sig=" not in caplog.text
 
     def test_nothing_shows_the_key(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         world.simulator.faults.add("poll", Refuse(403, "Who is this?", echo=True))
