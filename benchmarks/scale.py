@@ -1,0 +1,291 @@
+"""What the tap takes as exports grow, when its reader is slow, and only to start."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import sys
+import tempfile
+import time
+import urllib.request
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import IO, TYPE_CHECKING, Any
+
+from benchmarks.files import API_KEY, File, FileServer
+from benchmarks.measure import (
+    FOLDER,
+    Usage,
+    machine,
+    middle,
+    python,
+    run,
+    say,
+    simulator,
+    table,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_MEMBER_CONTACTS = 10_000
+_SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+_RUNS = {10_000: 9, 100_000: 5, 1_000_000: 3}
+_START_RUNS = 9
+_SECOND_MICROSECONDS = 1e6
+_MIB = 2**20
+_GZIP = 31  # zlib's name for "with gzip's header and trailer"
+_WIDE = {"include_comet_tokens": True, "include_all_emails": True}
+_PACKAGES = ["tap-cometly", "singer-sdk", "msgspec", "isal"]
+_EXPORT = {"start_date": "2024-01-01T00:00:00+00:00", "end_date": "2024-12-31T00:00:00+00:00"}
+
+
+@dataclass(frozen=True)
+class Read:
+    """A run of the tap over a file.
+
+    Attributes:
+        usage: What the process took.
+        reading: CPU seconds from its request for the file to its end.
+    """
+
+    usage: Usage
+    reading: float
+
+
+class Scale:
+    """The tap over files of any size."""
+
+    def __init__(self, files: FileServer, folder: Path) -> None:
+        """Prepare.
+
+        Args:
+            files: Serves the files.
+            folder: For files that are thrown away.
+        """
+        self._files = files
+        self._folder = folder
+        self._tap = str(Path(python("tap")).with_name("tap-cometly"))
+        self._bare = [python("tap"), "-m", "benchmarks.peers.bare"]
+        self.loaded = middle([run([*self._bare, "--version"]) for _ in range(3)]).peak
+
+    def read(
+        self,
+        file: File,
+        reader: Callable[[IO[bytes]], None] | None = None,
+        **settings: object,
+    ) -> Read:
+        """Run the tap over a file.
+
+        Args:
+            file: What every export holds.
+            reader: Reads its output.
+            **settings: Settings beside those of the export.
+
+        Returns:
+            What it took.
+        """
+        config = {**_EXPORT, "api_url": self._files.api_url, "api_key": API_KEY, "window_days": 1000}
+        path = self._write("config", config | settings)
+        self._files.serve(file)
+
+        def started(number: int) -> None:
+            self._files.reader = number
+
+        usage = run([self._tap, "--config", path], reader=reader, started=started)
+        return Read(usage, usage.cpu - (self._files.cpu_at_request or 0))
+
+    def start_ups(self) -> list[list[str]]:
+        """Measure what it takes to start, in turn with an SDK tap that does nothing.
+
+        Returns:
+            A table.
+        """
+        settings = {**_EXPORT, "api_url": self._files.api_url, "api_key": API_KEY}
+        bookmark = {"replication_key": "created_until", "replication_key_value": "2025-01-01"}
+        state = self._write("state", {"bookmarks": {"contacts": bookmark}})
+        config = self._write("config", settings)
+        nothing = self._write("nothing", {})
+        cases = {
+            "--version": (["--version"], ["--version"]),
+            "--discover": (["--discover"], ["--discover"]),
+            "a run with nothing to do": (
+                ["--config", config, "--state", state],
+                ["--config", nothing, "--state", state],
+            ),
+        }
+        rows = [["start-up, CPU s", "tap-cometly", "bare SDK tap", "ratio", "wall s", "bare wall s"]]
+        for name, (mine, bare) in cases.items():
+            pairs = [
+                (run([self._tap, *mine]), run([*self._bare, *bare])) for _ in range(_START_RUNS)
+            ]
+            tap, base = (middle(usages) for usages in zip(*pairs, strict=True))
+            rows.append(
+                [
+                    name,
+                    f"{tap.cpu:.3f}",
+                    f"{base.cpu:.3f}",
+                    f"{tap.cpu / base.cpu:.2f}",
+                    f"{tap.wall:.2f}",
+                    f"{base.wall:.2f}",
+                ]
+            )
+        return rows
+
+    def sizes(self, kind: str, member: bytes, largest: int, **settings: object) -> list[list[str]]:
+        """Measure the CPU for a contact, from small files to large ones.
+
+        Args:
+            kind: What to call the contacts.
+            member: Gzip of so many of them.
+            largest: How many contacts at most.
+            **settings: What they need.
+
+        Returns:
+            A table.
+        """
+        tiny = File(gzip.compress(b'{"id":1}\n'), 1)
+        tail = median(self.read(tiny, **settings).reading for _ in range(_START_RUNS))
+        rows = [[kind, "CPU, us a contact", "to 10,000", "peak MiB", "above the SDK"]]
+        first = 0.0
+        for size in _SIZES:
+            if size > largest:
+                break
+            file = File(member, size // _MEMBER_CONTACTS)
+            reads = [self.read(file, **settings) for _ in range(_RUNS.get(size, 1))]
+            each = (median(one.reading for one in reads) - tail) / size * _SECOND_MICROSECONDS
+            first = first or each
+            peak = max(one.usage.peak for one in reads)
+            rows.append([f"{size:,}", f"{each:.2f}", f"{each / first:.2f}", *self._memory(peak)])
+            say(f"  {kind}: {size:,}")
+        return rows
+
+    def hard_cases(self, member: bytes) -> list[list[str]]:
+        """Measure the memory where it may be wanted most.
+
+        Args:
+            member: Gzip of so many contacts.
+
+        Returns:
+            A table.
+        """
+        ten = File(member, 10)
+        maps = {"contacts": {"email": "md5(email) if email else None"}}
+        with tempfile.TemporaryDirectory() as folder:
+            batch = {
+                "encoding": {"format": "jsonl", "compression": "gzip"},
+                "storage": {"root": Path(folder).as_uri()},
+            }
+            reads = {
+                "100,000 contacts, fast reader": self.read(ten),
+                "the same, read at 10 MiB a second": self.read(ten, _slow),
+                "the same, a stream map": self.read(ten, stream_maps=maps),
+                "the same, BATCH files": self.read(ten, batch_config=batch),
+                "12 exports of 100,000, 5 ahead": self.read(
+                    ten, window_days=31, max_concurrent_exports=5
+                ),
+                "one line of 15 MiB, then 100,000": self.read(
+                    File(_long_line(15) + member * 10, 1)
+                ),
+            }
+        rows = [["memory", "peak MiB", "above the SDK", "CPU s", "wall s"]]
+        for name, read in reads.items():
+            usage = read.usage
+            rows.append([name, *self._memory(usage.peak), f"{usage.cpu:.2f}", f"{usage.wall:.1f}"])
+        return rows
+
+    def _memory(self, peak: float) -> list[str]:
+        return [f"{peak:.0f}", f"{peak - self.loaded:+.0f}"]
+
+    def _write(self, name: str, content: Mapping[str, object]) -> str:
+        path = self._folder / f"{name}.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return str(path)
+
+
+def _slow(stdout: IO[bytes]) -> None:
+    while os.read(stdout.fileno(), 2**16):
+        time.sleep(2**16 / (10 * _MIB))
+
+
+def make_member(**settings: object) -> bytes:
+    """Have the simulator make a file of contacts.
+
+    Args:
+        **settings: Of the order, beside its dates.
+
+    Returns:
+        Gzip.
+    """
+    with simulator(_MEMBER_CONTACTS, "2024-01-01", "2025-01-01") as space:
+        url = f"{space['api_url']}/contacts/exports"
+        order = {"start_date": "2024-01-01 00:00:00", "end_date": "2025-01-01 00:00:00"}
+        headers = {
+            "Authorization": f"Bearer {space['api_key']}",
+            "Content-Type": "application/json",
+        }
+        created = _fetch(url, headers, json.dumps(order | settings).encode())
+        export = json.loads(_fetch(f"{url}/{json.loads(created)['export_id']}", headers))
+        return _fetch(export["download_url"])
+
+
+def _long_line(mebibytes: int) -> bytes:
+    """Gzip of one contact with a long name, made piece by piece: this process has to stay small."""
+    compressor = zlib.compressobj(wbits=_GZIP)
+    parts = [b'{"id":1,"name":"', *[b"x" * _MIB] * mebibytes, b'"}\n']
+    return b"".join([*map(compressor.compress, parts), compressor.flush()])
+
+
+def _fetch(url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
+    request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310 - the simulator's
+    with urllib.request.urlopen(request) as answer:  # noqa: S310 - as above
+        content: bytes = answer.read()
+    return content
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks/run.sh scale", description=__doc__)
+    parser.add_argument("--largest", type=int, default=_SIZES[-1], help="Contacts in a file.")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print the tables, write the file."""
+    largest = _arguments().largest
+    found: dict[str, Any] = machine()
+    narrow = make_member()
+    wide = make_member(include_comet_tokens=1, include_all_emails=1)
+    with FileServer() as files, tempfile.TemporaryDirectory() as folder:
+        scale = Scale(files, Path(folder))
+        say("Start-up")
+        tables = [scale.start_ups()]
+        say("Sizes")
+        tables.append(scale.sizes("5 fields", narrow, largest))
+        tables.append(scale.sizes("with tokens and e-mails", wide, largest, **_WIDE))
+        say("Memory")
+        tables.append(scale.hard_cases(narrow))
+        loaded = scale.loaded
+    packages = ", ".join(f"{name} {of}" for name, of in versions("tap", _PACKAGES).items())
+    about = (
+        f"{datetime.now(UTC).date()}. {found['system']}, {found['processor']}, {found['cores']} "
+        f"cores, {found['memory_gib']} GiB; load {found['load_at_start']} before, "
+        f"{os.getloadavg()[0]:.1f} after. {packages}.\n"
+        f"Peak of the interpreter with the SDK loaded (`--version` of a bare SDK tap): "
+        f"{loaded:.0f} MiB.\n"
+        f"CPU a contact: from the request for the file to the end of the process, less the same "
+        f"for a file of one contact."
+    )
+    shown = "\n\n".join([*map(table, tables), about])
+    say(f"\n{shown}")
+    (FOLDER / "scale.md").write_text(f"{shown}\n", encoding="utf-8")
+    say("Written: scale.md in benchmarks/")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
