@@ -21,7 +21,7 @@ echo "mypy"
 
 echo "pytest"
 rm -f .coverage .coverage.*
-"$python" -m coverage run -m pytest -n 2 "$@"
+"$python" -m coverage run -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"
 "$python" -m coverage combine --quiet
 if [ $# -eq 0 ]; then
   "$python" -m coverage report --fail-under=95
