@@ -120,8 +120,6 @@ def sync_range(
     end = (now - SETTLING).replace(microsecond=0)
     if end_date is not None:
         end = min(end, end_date)
-    if bookmark is not None and bookmark >= end:
-        return None
     end = _before_repeated(end, zone)
 
     start = start_date
