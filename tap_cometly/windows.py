@@ -13,9 +13,6 @@ import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta, tzinfo
 
-import pendulum
-from pendulum import DateTime
-
 SECOND = timedelta(seconds=1)
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
@@ -46,8 +43,8 @@ class Window:
             or the end of the range.
     """
 
-    start: DateTime
-    end: DateTime
+    start: datetime
+    end: datetime
     nominal_seconds: float
 
     @property
@@ -77,7 +74,7 @@ class Window:
         )
 
 
-def first_instant(wall: datetime, zone: tzinfo) -> DateTime:
+def first_instant(wall: datetime, zone: tzinfo) -> datetime:
     """The first instant at which a zone's clocks show a wall-clock time, or have passed it.
 
     Args:
@@ -95,15 +92,15 @@ def first_instant(wall: datetime, zone: tzinfo) -> DateTime:
     return _clock_change(_utc(wall.replace(tzinfo=zone, fold=1)), earlier, zone)
 
 
-def sync_range(
+def sync_range(  # noqa: PLR0913 - all by name
     *,
-    start_date: DateTime,
-    end_date: DateTime | None,
-    bookmark: DateTime | None,
+    start_date: datetime,
+    end_date: datetime | None,
+    bookmark: datetime | None,
     lookback_days: float,
-    now: DateTime,
+    now: datetime,
     zone: tzinfo,
-) -> tuple[DateTime, DateTime] | None:
+) -> tuple[datetime, datetime] | None:
     """Where a sync starts and ends.
 
     Args:
@@ -140,7 +137,7 @@ class WindowPlan:
     """
 
     def __init__(
-        self, start: DateTime, end: DateTime, zone: tzinfo, fixed_seconds: float | None = None
+        self, start: datetime, end: datetime, zone: tzinfo, fixed_seconds: float | None = None
     ) -> None:
         """Plan the windows of a range.
 
@@ -182,7 +179,7 @@ class WindowPlan:
         self._length_seconds = min(max(length, SHORTEST_SECONDS), LONGEST_SECONDS)
 
 
-def _look_back(bookmark: DateTime, lookback_days: float, zone: tzinfo) -> DateTime:
+def _look_back(bookmark: datetime, lookback_days: float, zone: tzinfo) -> datetime:
     """The bookmark itself, or the local midnight at or before (bookmark less lookback)."""
     if not lookback_days:
         return bookmark
@@ -193,7 +190,7 @@ def _look_back(bookmark: DateTime, lookback_days: float, zone: tzinfo) -> DateTi
     return _midnight(earlier - timedelta(days=part_of_day), zone)
 
 
-def _window_end(start: DateTime, length_seconds: float, zone: tzinfo) -> DateTime:
+def _window_end(start: datetime, length_seconds: float, zone: tzinfo) -> datetime:
     days = math.floor(length_seconds / DAY_SECONDS)
     if days:
         last_day = _wall(start, zone).date() + timedelta(days=days)
@@ -204,7 +201,7 @@ def _window_end(start: DateTime, length_seconds: float, zone: tzinfo) -> DateTim
     return _clear_boundary(end, zone, start)
 
 
-def _clear_boundary(boundary: DateTime, zone: tzinfo, start: DateTime) -> DateTime:
+def _clear_boundary(boundary: datetime, zone: tzinfo, start: datetime) -> datetime:
     """Move a boundary out of repeated wall-clock time, back if that is after the window's start."""
     stretch = _repeated_stretch(boundary, zone)
     if stretch is None:
@@ -213,13 +210,13 @@ def _clear_boundary(boundary: DateTime, zone: tzinfo, start: DateTime) -> DateTi
     return first - SECOND if first - SECOND > start else after
 
 
-def _before_repeated(instant: DateTime, zone: tzinfo) -> DateTime:
+def _before_repeated(instant: datetime, zone: tzinfo) -> datetime:
     """Move an instant back out of repeated wall-clock time."""
     stretch = _repeated_stretch(instant, zone)
     return instant if stretch is None else stretch[0] - SECOND
 
 
-def _repeated_stretch(instant: DateTime, zone: tzinfo) -> tuple[DateTime, DateTime] | None:
+def _repeated_stretch(instant: datetime, zone: tzinfo) -> tuple[datetime, datetime] | None:
     """The stretch around an instant in which every wall-clock time happens twice.
 
     Returns:
@@ -235,7 +232,7 @@ def _repeated_stretch(instant: DateTime, zone: tzinfo) -> tuple[DateTime, DateTi
     return change - (second - first), change + (second - first)
 
 
-def _clock_change(before: DateTime, after: DateTime, zone: tzinfo) -> DateTime:
+def _clock_change(before: datetime, after: datetime, zone: tzinfo) -> datetime:
     """The first second, after one instant and up to another, at which a new offset is in force."""
     old_offset = before.astimezone(zone).utcoffset()
     seconds = round((after - before).total_seconds())
@@ -249,15 +246,15 @@ def _clock_change(before: DateTime, after: DateTime, zone: tzinfo) -> DateTime:
     return before + timedelta(seconds=high)
 
 
-def _midnight(instant: DateTime, zone: tzinfo) -> DateTime:
+def _midnight(instant: datetime, zone: tzinfo) -> datetime:
     """The first instant of the local day that an instant lies in."""
     return first_instant(datetime.combine(_wall(instant, zone).date(), time.min), zone)
 
 
-def _wall(instant: DateTime, zone: tzinfo) -> datetime:
+def _wall(instant: datetime, zone: tzinfo) -> datetime:
     """What the zone's clocks show, naive."""
     return datetime.fromtimestamp(instant.timestamp(), zone).replace(tzinfo=None, fold=0)
 
 
-def _utc(moment: datetime) -> DateTime:
-    return pendulum.instance(moment.astimezone(UTC))
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
