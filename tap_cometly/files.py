@@ -48,7 +48,7 @@ else:
     FastGzipFile = igzip.GzipFile
     _DAMAGED = (gzip.BadGzipFile, zlib.error, igzip_lib.IsalError)  # type: ignore[assignment]
 
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 64 * 1024
 """Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
 _REQUESTED_BYTES = 64 * 1024
 """Compressed bytes read from the connection at a time."""
@@ -168,7 +168,7 @@ class ExportFile:
         self._lines: io.BufferedIOBase = buffered
         if not magic:
             logger.warning("An export's file has no bytes at all: read as one without contacts")
-        elif _GZIP_MAGIC.startswith(magic[:2]):  # a file of one byte may be gzip cut short too
+        elif _GZIP_MAGIC.startswith(magic[:2]):  # the first byte may come alone, or be all there is
             self._lines = gzip_file(fileobj=buffered, mode="rb")
 
     def close(self) -> None:
@@ -292,12 +292,6 @@ class ResumingStream(io.RawIOBase):
             FileError: The file changed, or no more of it could be had.
         """
         view = memoryview(buffer)
-        got = self._take(view)
-        if got == self._position == 1:  # the first byte alone does not tell whether it is gzip
-            got += self._take(view[got:])
-        return got
-
-    def _take(self, view: memoryview) -> int:
         while not self._ended:
             try:
                 chunk = self._read_some(min(len(view), _REQUESTED_BYTES))
@@ -453,11 +447,11 @@ def _whole_length(response: requests.Response) -> int | None:
         text = response.headers.get("Content-Length", "")
     else:
         text = response.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(text) if re.fullmatch(r"[0-9]+", text) else None
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _first_byte(response: requests.Response) -> int | None:
-    match = re.match(r"bytes ([0-9]+)-", response.headers.get("Content-Range", ""))
+    match = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 

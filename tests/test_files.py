@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tap_cometly.files import Block, ExportFile
 
 DAY = datetime(2024, 6, 1, tzinfo=UTC)
-NAMES = ("Zoë", "張偉 😀", "}\n{\u2028")
+NAMES = ("Zoë 張偉", "😀 }\n{\u2028")
 PEOPLE = [
     contact(number, DAY + timedelta(hours=number), name=name, email=f"{number}@example.com")
     for number, name in enumerate(NAMES, 1)
@@ -178,7 +178,7 @@ class StoredFile:
 
 @pytest.fixture
 def file(running_simulator: Simulator) -> StoredFile:
-    """A small file, gzipped, of five contacts."""
+    """A small file, gzipped, of two contacts."""
     return StoredFile(running_simulator)
 
 
@@ -416,7 +416,7 @@ class TestCuts:
 
     @pytest.mark.parametrize("at", [0, 1, 2, 40])
     def test_silence_is_a_cut(self, running_simulator: Simulator, at: int) -> None:
-        file = StoredFile(running_simulator, read_timeout_seconds=0.05)
+        file = StoredFile(running_simulator, read_timeout_seconds=0.1)
 
         assert file.meets(Stall(at), Stall(at)).read() == gzip.decompress(file.stored)
 
@@ -445,7 +445,11 @@ class TestCuts:
 
         assert "Range" not in server.requests[1]
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         st.builds(
             FileForm,
@@ -758,8 +762,9 @@ class TestConnections:
 
     def test_closing_a_file_hangs_up(self) -> None:
         with RawServer(ok(b'{"id":1}\n', length=100), last_ends=False) as server:
-            server.open().close()
-            assert server.hung_up.wait(5)
+            file = server.open()
+            file.close()
+            assert server.hung_up.wait(5), file
 
     @pytest.mark.parametrize("status", ["404 Not Found", "302 Found"])
     def test_a_refusal_hangs_up(self, status: str) -> None:
@@ -818,7 +823,6 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
 class TestMemory:
     """A file of any size takes the same memory."""
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("gzip_file", [FastGzipFile, gzip.GzipFile], ids=["fast", "standard"])
     def test_200_mb_pass_through_a_few_mib(self, gzip_file: type[gzip.GzipFile]) -> None:
         line = b'{"id":1,"email":"ada@example.com","name":"Ada"}\n'
