@@ -28,8 +28,6 @@ from tap_cometly.windows import SHORTEST_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pendulum import DateTime
-
     from tap_cometly.client import CometlyClient
     from tap_cometly.clock import Clock
     from tap_cometly.files import Block, ExportFile, Storage
@@ -91,7 +89,7 @@ class _ExportLost(Exception):  # noqa: N818 - the export is created anew
     """The export failed, vanished or outlived its time-out."""
 
 
-def bound(instant: DateTime) -> str:
+def bound(instant: datetime) -> str:
     """A window's start or end as records, state and messages show it.
 
     Args:
@@ -278,7 +276,7 @@ class Exports:
             self._warned_of_status = True
             logger.warning("Unknown export status %.100r counts as still processing", status)
 
-    def _local(self, instant: DateTime) -> str:
+    def _local(self, instant: datetime) -> str:
         """An instant as Cometly reads it: wall-clock time in the Space's zone."""
         return datetime.fromtimestamp(instant.timestamp(), self._zone).strftime("%Y-%m-%d %H:%M:%S")
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-    from pendulum import DateTime
-
     from tap_cometly.windows import Window
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -21,7 +19,7 @@ _LITTLE_SHARE = 0.01
 class Progress:
     """Tells after each window how far the sync is."""
 
-    def __init__(self, start: DateTime, end: DateTime, zone: tzinfo, began: float) -> None:
+    def __init__(self, start: datetime, end: datetime, zone: tzinfo, began: float) -> None:
         """Note what lies ahead.
 
         Args:
@@ -83,7 +81,7 @@ class Progress:
             return "time left unknown yet"
         return f"about {duration((now - self._began) * (1 - share) / share)} left"
 
-    def _local(self, instant: DateTime) -> str:
+    def _local(self, instant: datetime) -> str:
         local = datetime.fromtimestamp(instant.timestamp(), self._zone)
         return local.strftime("%Y-%m-%d %H:%M:%S")
 

@@ -10,14 +10,11 @@ import ipaddress
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-import pendulum
-from pendulum import Date, DateTime
 
 from tap_cometly.errors import HIDDEN, MISSING, SettingError
 from tap_cometly.windows import DAY_SECONDS, MINUTE_SECONDS, first_instant
@@ -67,8 +64,8 @@ class Settings:
     """
 
     api_key: str
-    start_date: DateTime
-    end_date: DateTime | None
+    start_date: datetime
+    end_date: datetime | None
     zone: tzinfo
     include_comet_tokens: bool
     include_all_emails: bool
@@ -116,7 +113,7 @@ class Settings:
         )
 
 
-def read_instant(text: str, zone: tzinfo) -> DateTime | None:
+def read_instant(text: str, zone: tzinfo) -> datetime | None:
     """Read an ISO 8601 date-time, or a date as its midnight.
 
     Args:
@@ -130,12 +127,14 @@ def read_instant(text: str, zone: tzinfo) -> DateTime | None:
     # `pendulum.parse` also knows "now" and intervals, and reads "2024" and "2024-01" as dates.
     if not _DATE_FIRST.fullmatch(text):
         return None
+    import pendulum  # noqa: PLC0415 - a fifth of the start-up, and discovery reads no dates
+
     try:
-        moment = pendulum.parse(text, exact=True, tz=None)
-        if not isinstance(moment, (DateTime, Date)):
+        moment: object = pendulum.parse(text, exact=True, tz=None)
+        if not isinstance(moment, date):
             return None
         wall = datetime.combine(moment, datetime.min.time())
-        if isinstance(moment, DateTime):
+        if isinstance(moment, datetime):
             wall = datetime.combine(moment.date(), moment.time().replace(microsecond=0))
             zone = moment.tzinfo or zone
         return first_instant(min(max(wall, _EARLIEST), _LATEST), zone)
@@ -207,7 +206,7 @@ def _api_key(config: Mapping[str, Any]) -> str:
     return key
 
 
-def _read_date(config: Mapping[str, Any], name: str, zone: tzinfo) -> DateTime | None:
+def _read_date(config: Mapping[str, Any], name: str, zone: tzinfo) -> datetime | None:
     value = config.get(name)
     if value is None:
         return None

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-import pendulum
 from singer_sdk import Stream
 from singer_sdk.batch import Batcher
 from singer_sdk.helpers.conform import TypeConformanceLevel
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from msgspec import Struct
-    from pendulum import DateTime
     from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig
     from singer_sdk.helpers.types import Context, Record
 
@@ -105,7 +104,7 @@ class ContactsStream(Stream):
         """
         super().__init__(tap)
         self._tap: TapCometly
-        self._bookmark: DateTime | None = None
+        self._bookmark: datetime | None = None
 
     # What a window's contacts become: lines, SDK messages or batch files.
 
@@ -143,7 +142,7 @@ class ContactsStream(Stream):
             for export in self._exports():
                 lines = RecordLines(self.name, self._window_fields(export.window))
                 for contacts in self._contacts(export):
-                    now = pendulum.now("UTC").isoformat().replace("+00:00", "Z")
+                    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
                     self._writer.write_lines(lines.encode(contacts, now))
                     counter.increment(len(contacts))
 
@@ -239,7 +238,7 @@ class ContactsStream(Stream):
             end_date=settings.end_date,
             bookmark=self._bookmark,
             lookback_days=settings.lookback_days,
-            now=pendulum.from_timestamp(clock.now()),
+            now=datetime.fromtimestamp(clock.now(), UTC),
             zone=settings.zone,
         )
         if sync is None:
@@ -286,7 +285,7 @@ class ContactsStream(Stream):
     def _is_incremental(self) -> bool:
         return self.replication_method != REPLICATION_FULL_TABLE
 
-    def _read_bookmark(self) -> DateTime | None:
+    def _read_bookmark(self) -> datetime | None:
         """The end of the last window that an earlier run finished.
 
         Raises:
@@ -303,7 +302,7 @@ class ContactsStream(Stream):
                 self.replication_key,
             )
             return None
-        bookmark = read_instant(value, pendulum.UTC) if isinstance(value, str) else None
+        bookmark = read_instant(value, UTC) if isinstance(value, str) else None
         if bookmark is None:
             allowed = "an ISO 8601 date-time like 2024-01-15T00:00:00+00:00, or null"
             raise SettingError("replication_key_value", value, allowed, kind="The state's bookmark")

@@ -122,7 +122,7 @@ def sync_range(  # noqa: PLR0913 - all by name
     start = start_date
     if bookmark is not None and bookmark > start_date:
         # No further than to start_date: a longer way back may lie before the calendar's first year.
-        days_back = min(lookback_days, (bookmark - start_date).total_days() + 2)
+        days_back = min(lookback_days, (bookmark - start_date) / timedelta(days=1) + 2)
         start = max(start_date, _look_back(bookmark, days_back, zone))
     start = _before_repeated(start, zone)
     if start >= end or (bookmark is not None and bookmark >= end):

@@ -74,7 +74,7 @@ def exports_of(world: World, days: int, **settings: Any) -> Exports:
     of_tap = world.tap(window_days=1, **settings).settings
     first = of_tap.start_date
     return Exports(
-        WindowPlan(first, first.add(days=days), of_tap.zone, of_tap.window_seconds),
+        WindowPlan(first, first + timedelta(days=days), of_tap.zone, of_tap.window_seconds),
         CometlyClient(of_tap, world.clock),
         Storage(of_tap.user_agent, world.clock),
         world.clock,

@@ -13,7 +13,7 @@ from tap_cometly.errors import SettingError
 from tap_cometly.settings import Settings, is_safe_url, read_instant
 
 if TYPE_CHECKING:
-    from pendulum import DateTime
+    from datetime import datetime
 
 KEY = "sk_live_51f0c3"
 REQUIRED: dict[str, Any] = {"api_key": KEY, "start_date": "2024-01-15T00:00:00Z"}
@@ -33,7 +33,7 @@ def refusal(**config: Any) -> str:
     return str(refused.value)
 
 
-def text(instant: DateTime | None) -> str | None:
+def text(instant: datetime | None) -> str | None:
     """An instant as its text in UTC, with the fraction of a second if there is one."""
     return None if instant is None else instant.isoformat().replace("+00:00", "Z")
 

@@ -10,18 +10,14 @@ from bisect import bisect_left
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import pendulum
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tap_cometly.windows import Window, WindowPlan, first_instant, sync_range
-
-if TYPE_CHECKING:
-    from pendulum import DateTime
 
 SECOND, MINUTE, HOUR, DAY = 1, 60, 3600, 86_400
 NEW_YORK, HAVANA, APIA = (
@@ -38,53 +34,53 @@ ZONES = (
     ZoneInfo("UTC"),
 )
 unhurried = settings(deadline=None, max_examples=200)
-LONG_AFTER = pendulum.datetime(2100, 1, 1)
+LONG_AFTER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 # What the standard library knows of a zone.
 
 
-def at(text: str) -> DateTime:
+def at(text: str) -> datetime:
     """An instant from its ISO 8601 text, with an offset."""
-    return pendulum.instance(datetime.fromisoformat(text).astimezone(UTC))
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def texts(*instants: DateTime) -> list[str]:
+def texts(*instants: datetime) -> list[str]:
     """Instants as a person reads them best: in UTC, to the fraction of a second if there is one."""
     return [instant.astimezone(UTC).isoformat().replace("+00:00", "Z") for instant in instants]
 
 
-def local(instant: DateTime, zone: ZoneInfo) -> datetime:
+def local(instant: datetime, zone: ZoneInfo) -> datetime:
     """What a zone's clocks show at an instant, without an offset."""
     return datetime.fromtimestamp(instant.timestamp(), zone).replace(tzinfo=None, fold=0)
 
 
-def offset(instant: DateTime, zone: ZoneInfo) -> timedelta:
+def offset(instant: datetime, zone: ZoneInfo) -> timedelta:
     """How far a zone's clocks are ahead of UTC at an instant."""
     return local(instant, zone) - local(instant, ZoneInfo("UTC"))
 
 
-def shown_twice(instant: DateTime, zone: ZoneInfo) -> bool:
+def shown_twice(instant: datetime, zone: ZoneInfo) -> bool:
     """Whether a zone's clocks show the time of an instant at another instant too."""
     shown = local(instant, zone)
     for hours in (-25, 25):
-        other = instant + (offset(instant, zone) - offset(instant.add(hours=hours), zone))
+        other = instant + (offset(instant, zone) - offset(instant + timedelta(hours=hours), zone))
         if other != instant and local(other, zone) == shown:
             return True
     return False
 
 
-def day_start(day: date, zone: ZoneInfo) -> DateTime:
+def day_start(day: date, zone: ZoneInfo) -> datetime:
     """The first second at which a zone's calendar shows a day or a later one."""
     seconds = range(
         int(datetime.combine(day, time.min, UTC).timestamp()) - 2 * DAY,
         int(datetime.combine(day, time.min, UTC).timestamp()) + 2 * DAY,
     )
     found = bisect_left(seconds, day, key=lambda s: datetime.fromtimestamp(s, zone).date())
-    return pendulum.from_timestamp(seconds[found])
+    return datetime.fromtimestamp(seconds[found], UTC)
 
 
-def clock_changes(zone: ZoneInfo) -> list[DateTime]:
+def clock_changes(zone: ZoneInfo) -> list[datetime]:
     """Every instant from 2008 to 2026 at which a zone's clocks were put forward or back."""
 
     def utc_offset(second: int) -> timedelta | None:
@@ -97,19 +93,19 @@ def clock_changes(zone: ZoneInfo) -> list[DateTime]:
         if utc_offset(next_week) != old:
             seconds = range(week, next_week + 1)
             found = bisect_left(seconds, 1, key=lambda second: utc_offset(second) != old)
-            changes.append(pendulum.from_timestamp(seconds[found]))
+            changes.append(datetime.fromtimestamp(seconds[found], UTC))
     return changes
 
 
 CLOCK_CHANGES = {zone: clock_changes(zone) for zone in ZONES}
 
 
-def clear_of_repeated(boundary: DateTime, window: Window, zone: ZoneInfo) -> DateTime:
+def clear_of_repeated(boundary: datetime, window: Window, zone: ZoneInfo) -> datetime:
     """Where the contract has a window's boundary that would lie at some instant."""
     if not shown_twice(boundary, zone):
         return boundary
     change = min(CLOCK_CHANGES[zone], key=lambda change: abs(change - boundary))
-    put_back_by = offset(change.subtract(seconds=1), zone) - offset(change, zone)
+    put_back_by = offset(change - timedelta(seconds=1), zone) - offset(change, zone)
     last_before = change - put_back_by - timedelta(seconds=1)
     return last_before if last_before > window.start else change + put_back_by
 
@@ -120,24 +116,26 @@ zones = st.sampled_from(ZONES)
 
 
 @st.composite
-def moments(draw: st.DrawFn, zone: ZoneInfo) -> DateTime:
+def moments(draw: st.DrawFn, zone: ZoneInfo) -> datetime:
     """Instants, most of them around a change of the clocks, many of them round."""
-    changes = CLOCK_CHANGES[zone] or [pendulum.datetime(2024, 2, 29)]
+    changes = CLOCK_CHANGES[zone] or [datetime(2024, 2, 29, tzinfo=UTC)]
     change = draw(st.sampled_from(changes))
     unit = draw(st.sampled_from((SECOND, MINUTE, HOUR // 2, HOUR, DAY)))
-    moment = change.add(seconds=unit * draw(st.integers(-40, 20)) + draw(st.integers(-1, 1)))
+    moment = change + timedelta(
+        seconds=unit * draw(st.integers(-40, 20)) + draw(st.integers(-1, 1))
+    )
     return day_start(local(moment, zone).date(), zone) if draw(st.integers(0, 3)) == 0 else moment
 
 
 @st.composite
-def ranges(draw: st.DrawFn, zone: ZoneInfo) -> tuple[DateTime, DateTime]:
+def ranges(draw: st.DrawFn, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Ranges of up to 40 days as a sync without a bookmark has them."""
     start = draw(moments(zone))
     unit = draw(st.sampled_from((MINUTE, HOUR, DAY)))
     seconds = unit * draw(st.integers(1, 40)) + draw(st.integers(0, 59))
     found = sync_range(
         start_date=start,
-        end_date=start.add(seconds=seconds),
+        end_date=start + timedelta(seconds=seconds),
         bookmark=None,
         lookback_days=0,
         now=LONG_AFTER,
@@ -153,8 +151,8 @@ class Plan(NamedTuple):
 
     zone: ZoneInfo
     windows: list[Window]
-    start: DateTime
-    end: DateTime
+    start: datetime
+    end: datetime
 
 
 @st.composite
@@ -247,7 +245,7 @@ def test_windows_of_days_end_at_the_midnight_so_many_calendar_days_on(plan: Plan
 def test_shorter_windows_last_their_whole_minutes(plan: Plan) -> None:
     for window in plan.windows:
         if window.nominal_seconds < DAY:
-            minutes_on = window.start.add(minutes=int(window.nominal_seconds // MINUTE))
+            minutes_on = window.start + timedelta(minutes=int(window.nominal_seconds // MINUTE))
             assert window.end == min(clear_of_repeated(minutes_on, window, plan.zone), plan.end)
 
 
@@ -272,7 +270,7 @@ def test_halves_have_half_the_nominal_length(plan: Plan) -> None:
 @given(plans)
 def test_halves_are_equal_unless_the_middle_is_in_repeated_time(plan: Plan) -> None:
     for whole, (first, _) in halvings(plan.windows[0], plan.zone):
-        middle = whole.start.add(seconds=whole.seconds // 2)
+        middle = whole.start + timedelta(seconds=whole.seconds // 2)
         assert first.end == clear_of_repeated(middle, whole, plan.zone)
 
 
@@ -289,7 +287,7 @@ def contract_length(nominal: Fraction, contacts: int) -> Fraction:
 @unhurried
 @given(zones, st.lists(st.integers(0, 3_000_000), min_size=1, max_size=30))
 def test_adaptive_lengths_follow_the_last_read_window(zone: ZoneInfo, counts: list[int]) -> None:
-    plan = WindowPlan(pendulum.datetime(2001, 1, 1), LONG_AFTER, zone)
+    plan = WindowPlan(datetime(2001, 1, 1, tzinfo=UTC), LONG_AFTER, zone)
     expected = Fraction(DAY)
     for contacts in counts:
         window = plan.next_window()
@@ -326,7 +324,10 @@ def test_after_a_day_of_so_many_contacts_the_length_is(contacts: int, hours: flo
 
 def test_adaptive_lengths_start_with_one_day_and_stay_within_an_hour_and_90_days() -> None:
     start, utc = at("2024-01-01T00:00:00Z"), ZoneInfo("UTC")
-    quiet, busy = WindowPlan(start, LONG_AFTER, utc), WindowPlan(start, start.add(days=2), utc)
+    quiet, busy = (
+        WindowPlan(start, LONG_AFTER, utc),
+        WindowPlan(start, start + timedelta(days=2), utc),
+    )
 
     growing = [window.nominal_seconds / DAY for window in all_windows(quiet)]
     shrinking = [window.nominal_seconds / HOUR for window in all_windows(busy, [10**7] * 99)]
@@ -372,7 +373,7 @@ def test_a_half_tells_by_half_the_nominal_length() -> None:
 
 def test_a_fixed_length_follows_nothing() -> None:
     start = at("2024-01-01T00:00:00Z")
-    plan = WindowPlan(start, start.add(days=10), ZoneInfo("UTC"), 2.0 * DAY)
+    plan = WindowPlan(start, start + timedelta(days=10), ZoneInfo("UTC"), 2.0 * DAY)
 
     lengths = [window.seconds for window in all_windows(plan, [0, 10**7, 5])]
 
@@ -732,7 +733,7 @@ def test_the_ends_of_a_range_move_only_back_and_only_out_of_repeated_time(
         if shown_twice(asked, zone):
             assert got < asked
             assert not shown_twice(got, zone)
-            assert shown_twice(got.add(seconds=1), zone)
+            assert shown_twice(got + timedelta(seconds=1), zone)
         else:
             assert got == asked
 
@@ -748,8 +749,8 @@ def test_whole_days_of_lookback_start_with_that_calendar_day(
     found = start_of(bookmark.isoformat(), days, zone)
 
     if shown_twice(midnight, zone):
-        assert midnight.subtract(hours=2) < at(found) < midnight
-        assert shown_twice(at(found).add(seconds=1), zone)
+        assert midnight - timedelta(hours=2) < at(found) < midnight
+        assert shown_twice(at(found) + timedelta(seconds=1), zone)
     else:
         assert at(found) == midnight
 
@@ -765,6 +766,6 @@ def test_a_part_of_a_day_of_lookback_starts_with_the_day_of_that_moment(
     found = start_of(bookmark.isoformat(), part, zone)
 
     if shown_twice(midnight, zone):
-        assert midnight.subtract(hours=2) < at(found) < midnight
+        assert midnight - timedelta(hours=2) < at(found) < midnight
     else:
         assert at(found) == midnight
