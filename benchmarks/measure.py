@@ -240,8 +240,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     rule = " | ".join(
-        "-" * width if index == 0 else "-" * (width - 1) + ":"
-        for index, width in enumerate(widths)
+        "-" * width if index == 0 else "-" * (width - 1) + ":" for index, width in enumerate(widths)
     )
     return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
 

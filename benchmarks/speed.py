@@ -6,7 +6,6 @@ import argparse
 import gzip
 import json
 import os
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ KINDS = {
     "with tokens and e-mails": {"include_comet_tokens": True, "include_all_emails": True},
 }
 _FIRST, _LAST, _EARLY = "2024-01-01", "2025-01-01", "2024-01-02"
-_LONGEST_PROBLEM = 60
+_LONGEST_PROBLEM = 80
 _PACKAGES = {
     "tap": ["tap-cometly", "singer-sdk", "msgspec", "isal", "requests", "simplejson"],
     "singer-python": ["singer-python", "simplejson"],
@@ -108,12 +107,13 @@ def peers(batches: Path) -> list[Peer]:
         Peer("map", "tap-cometly, e-mail hashed by a stream map", settings=md5),
         Peer("batch", "tap-cometly, BATCH files", settings=batch, counts="files"),
         Peer(TEXTBOOK, "textbook SDK tap", module="textbook"),
+        Peer("textbook-map", "the same with that stream map", module="textbook", settings=md5),
         Peer(TUNED, "SDK tap with msgspec", module="tuned"),
-        Peer("unchecked", "the same, no type conformance, isal", module="unchecked"),
+        Peer("unchecked", "that, no type conformance, isal", module="unchecked"),
         Peer("singer", "singer-python, loop by hand", "singer-python", "singer_loop"),
         Peer("airbyte", "airbyte-cdk, AsyncRetriever", "airbyte-cdk", "airbyte_async"),
         Peer("dlt", "dlt, extract only", "dlt", "dlt_extract", counts="number"),
-        Peer(LIMIT, "limit: decompress, decode", module="limits", options=["--decode"], counts="number"),
+        Peer(LIMIT, "limit: decompress, decode", "tap", "limits", {}, ["--decode"], "number"),
         Peer("decompress", "limit: decompress", module="limits", counts="number"),
     ]
 
@@ -150,7 +150,9 @@ class Row:
 class Benchmark:
     """Peers, rounds and what came of them."""
 
-    def __init__(self, arguments: argparse.Namespace, space: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, space: Mapping[str, str], folder: Path
+    ) -> None:
         """Prepare the settings of all runs.
 
         Args:
@@ -306,7 +308,8 @@ def _about(found: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     return (
         f"{arguments.contacts:,} contacts, medians of {arguments.rounds} interleaved rounds, "
         f"{found['date']}. {on['system']}, {on['processor']}, {on['cores']} cores, "
-        f"{on['memory_gib']} GiB; load {on['load_at_start']} before, {found['load_at_end']} after.\n"
+        f"{on['memory_gib']} GiB; load {on['load_at_start']} before, "
+        f"{found['load_at_end']} after.\n"
         f"Versions: {packages}."
     )
 
@@ -377,4 +380,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

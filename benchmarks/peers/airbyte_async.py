@@ -41,7 +41,8 @@ def _order(config: dict[str, Any]) -> dict[str, Any]:
         name: datetime.fromisoformat(config[name]).strftime("%Y-%m-%d %H:%M:%S")
         for name in ("start_date", "end_date")
     } | {
-        name: int(config.get(name, False)) for name in ("include_comet_tokens", "include_all_emails")
+        name: int(config.get(name, False))
+        for name in ("include_comet_tokens", "include_all_emails")
     }
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import requests
 
@@ -59,8 +59,7 @@ def open_export(config: Mapping[str, Any]) -> IO[bytes]:
         time.sleep(_POLL_SECONDS)
     file = requests.get(answer.json()["download_url"], stream=True, timeout=_TIMEOUT_SECONDS)
     file.raise_for_status()
-    opened: IO[bytes] = file.raw
-    return opened
+    return cast("IO[bytes]", file.raw)
 
 
 def window_fields(config: Mapping[str, Any]) -> dict[str, str]:

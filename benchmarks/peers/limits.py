@@ -33,7 +33,7 @@ def main() -> None:
     decodes = "--decode" in sys.argv
     count = 0
     rest = b""
-    with GzipFile(fileobj=open_export(config)) as file:
+    with GzipFile(fileobj=open_export(config)) as file:  # type: ignore[no-untyped-call]
         while block := file.read(_BLOCK_BYTES):
             if not decodes:
                 count += block.count(b"\n")

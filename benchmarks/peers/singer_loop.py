@@ -9,16 +9,16 @@ import singer  # type: ignore[import-not-found]
 
 from benchmarks.peers.export import open_export, read_config, window_fields
 
-_TEXT = {"type": ["string", "null"]}
-_TEXTS = {"type": ["array", "null"], "items": _TEXT}
-_TIME = {"type": "string", "format": "date-time"}
+_TEXT: object = {"type": ["string", "null"]}
+_TEXTS: object = {"type": ["array", "null"], "items": _TEXT}
+_TIME: object = {"type": "string", "format": "date-time"}
 
 
 def main() -> None:
     """Write SCHEMA, a RECORD for each contact, and STATE."""
     config = read_config()
     constants = window_fields(config)
-    properties = {"id": {"type": "integer"}}
+    properties: dict[str, object] = {"id": {"type": "integer"}}
     properties |= dict.fromkeys(("email", "name", "phone", "location"), _TEXT)
     if config.get("include_comet_tokens"):
         properties["comet_tokens"] = _TEXTS

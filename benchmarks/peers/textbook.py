@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from singer_sdk.helpers.types import Context
 
 _OPTIONAL = {"comet_tokens": "include_comet_tokens", "emails": "include_all_emails"}
-_PROPERTIES = [
+_PROPERTIES: list[th.Property[Any]] = [
     th.Property("id", th.IntegerType(nullable=False), required=True),
     th.Property("email", th.StringType),
     th.Property("name", th.StringType),

@@ -33,7 +33,7 @@ class UncheckedContacts(TunedContacts):
         """
         constants = window_fields(self.config)
         decoder = msgspec.json.Decoder(dict[str, Any])
-        with GzipFile(fileobj=open_export(self.config)) as lines:
+        with GzipFile(fileobj=open_export(self.config)) as lines:  # type: ignore[no-untyped-call]
             for line in lines:
                 yield {**decoder.decode(line), **constants}
 
