@@ -235,8 +235,9 @@ class ResumingStream(io.RawIOBase):
     """The bytes of a stored file, as if no connection ever broke.
 
     After a cut it asks for the rest: `Range`, with `If-Match` so that it is the rest of the same
-    file. Where there is no ETag to match, or the server knows no ranges, the file is read anew: the
-    known part is skipped and its checksum compared.
+    file. Without an ETag to match, gzip's own checksum tells whether it is; a plain file without
+    one, and any file of a server that knows no ranges, is read anew: the known part is skipped and
+    its checksum compared.
     """
 
     def __init__(
@@ -264,6 +265,7 @@ class ResumingStream(io.RawIOBase):
         self._checksum = 0
         self._length: int | None = None
         self._etag: str | None = None
+        self._is_gzip = False
         self._undeclared_end = 0
         self._ended = False
         self._url_refused = False
@@ -298,6 +300,7 @@ class ResumingStream(io.RawIOBase):
             except _Broken as fault:
                 why = str(fault)
             else:
+                self._is_gzip |= not self._position and chunk.startswith(_GZIP_MAGIC)
                 self._ended = not chunk
                 self._fruitless = 0
                 self._position += len(chunk)
@@ -336,8 +339,11 @@ class ResumingStream(io.RawIOBase):
             self._url = self._fresh_url()
             self._url_refused = False
         headers = {}
-        if self._position and self._etag and not self._etag.startswith("W/"):
-            headers = {"Range": f"bytes={self._position}-", "If-Match": self._etag}
+        strong_etag = self._etag if self._etag and not self._etag.startswith("W/") else None
+        if self._position and (strong_etag or self._is_gzip):
+            headers["Range"] = f"bytes={self._position}-"
+        if self._position and strong_etag:
+            headers["If-Match"] = strong_etag
         self._fruitless += 1
         try:
             response = self._get(self._url, headers)

@@ -436,7 +436,13 @@ class TestCuts:
         ) as server:
             assert server.read() == b'{"id":1}\n'
 
-    def test_a_weak_etag_matches_nothing_so_the_file_is_read_anew(self) -> None:
+    def test_without_an_etag_a_gzip_file_is_resumed_all_the_same(self, file: StoredFile) -> None:
+        file.meets(NoETag(), Cut(40))
+
+        assert file.read() == gzip.decompress(file.stored)
+        assert file.statuses == [200, 206]
+
+    def test_a_weak_etag_matches_nothing_so_a_plain_file_is_read_anew(self) -> None:
         body = b'{"id":1}\n'
         with RawServer(
             ok(body[:4], 'ETag: W/"a"', length=len(body)), ok(body, 'ETag: W/"a"')
@@ -611,8 +617,9 @@ class TestChangedFiles:
             for at in range(len(file.stored) - 2)
         ]
 
-        assert set(outcomes) <= {new, FileError}
-        assert outcomes[30:] == [FileError] * len(outcomes[30:])
+        # Parts of two files that happen to be alike make one of them, as gzip's checksum tells.
+        assert set(outcomes) <= {old, new, FileError}
+        assert others == [NoETag()] or set(outcomes[30:]) == {FileError}
 
     def test_a_change_before_the_first_byte_is_none(self, file: StoredFile) -> None:
         new = file.meets(ChangedFile()).read()
