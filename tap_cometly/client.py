@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import backoff
@@ -105,6 +106,27 @@ class BearerAuth(AuthBase):
         return request
 
 
+class DirectSession(requests.Session):
+    """Carries its own auth alone, no cookies, and looks at no redirect, not even where it leads."""
+
+    def __init__(self, auth: AuthBase) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            auth: Authorizes requests, and in doing so keeps `~/.netrc` out.
+        """
+        super().__init__()
+        self.auth = auth
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None, as if no answer were a redirect.
+
+        Args:
+            resp: Any answer.
+        """
+
+
 class CometlyClient:
     """Talks to the API of one Space."""
 
@@ -129,8 +151,7 @@ class CometlyClient:
             self._options["include_comet_tokens"] = 1
         if settings.include_all_emails:
             self._options["include_all_emails"] = 1
-        self._session = requests.Session()
-        self._session.auth = BearerAuth(settings.api_key)
+        self._session = DirectSession(BearerAuth(settings.api_key))
         self._session.headers.update(
             {
                 "Accept": "application/json",

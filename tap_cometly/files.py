@@ -16,14 +16,13 @@ import logging
 import re
 import zlib
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 import urllib3
 from requests.auth import AuthBase
 
-from tap_cometly.client import cause, pauses
+from tap_cometly.client import DirectSession, cause, pauses
 from tap_cometly.errors import FileError, LineError
 from tap_cometly.limits import (
     CONNECT_TIMEOUT_SECONDS,
@@ -87,22 +86,6 @@ class NoAuth(AuthBase):
         return request
 
 
-class _BareSession(requests.Session):
-    """Carries nothing but the URL, and looks at no redirect, not even to see where it leads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.auth = NoAuth()
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None, as if no answer were a redirect.
-
-        Args:
-            resp: Any answer.
-        """
-
-
 class Storage:
     """Opens export files."""
 
@@ -124,7 +107,7 @@ class Storage:
         self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
         self._clock = clock
         self._gzip_file = gzip_file
-        self._session = _BareSession()
+        self._session = DirectSession(NoAuth())
         # Identity: nothing on the way shall compress what is compressed already.
         self._session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
 

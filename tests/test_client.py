@@ -452,6 +452,13 @@ class TestRefusals:
 
         assert len(world.simulator.requests) - asked_before == 1
 
+    def test_where_a_redirect_leads_is_not_even_looked_at(self, world: World) -> None:
+        client = completed_export(world)
+        world.simulator.faults.add("poll", Redirect("http://["))
+
+        with pytest.raises(CometlyError, match="it answered 302, a redirect"):
+            call(client, "poll")
+
 
 class TestDownloadUrls:
     """Contacts are not read over an open line."""
