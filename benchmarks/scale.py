@@ -8,7 +8,6 @@ import json
 import os
 import tempfile
 import time
-import urllib.request
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from benchmarks.files import API_KEY, File, FileServer
 from benchmarks.measure import (
     FOLDER,
     Usage,
+    end_in_order,
+    export,
     machine,
     middle,
     python,
@@ -42,6 +43,7 @@ _MIB = 2**20
 _GZIP = 31  # zlib's name for "with gzip's header and trailer"
 _WIDE = {"include_comet_tokens": True, "include_all_emails": True}
 _PACKAGES = ["tap-cometly", "singer-sdk", "msgspec", "isal"]
+_DATES = ("2024-01-01", "2025-01-01")
 _EXPORT = {"start_date": "2024-01-01T00:00:00+00:00", "end_date": "2024-12-31T00:00:00+00:00"}
 
 
@@ -216,25 +218,9 @@ def _slow(stdout: IO[bytes]) -> None:
         time.sleep(2**16 / (10 * _MIB))
 
 
-def make_member(**settings: object) -> bytes:
-    """Have the simulator make a file of contacts.
-
-    Args:
-        **settings: Of the order, beside its dates.
-
-    Returns:
-        Gzip.
-    """
-    with simulator(_MEMBER_CONTACTS, "2024-01-01", "2025-01-01") as space:
-        url = f"{space['api_url']}/contacts/exports"
-        order = {"start_date": "2024-01-01 00:00:00", "end_date": "2025-01-01 00:00:00"}
-        headers = {
-            "Authorization": f"Bearer {space['api_key']}",
-            "Content-Type": "application/json",
-        }
-        created = _fetch(url, headers, json.dumps(order | settings).encode())
-        export = json.loads(_fetch(f"{url}/{json.loads(created)['export_id']}", headers))
-        return _fetch(export["download_url"])
+def _make_member(space: Mapping[str, str], settings: Mapping[str, object]) -> bytes:
+    """Have the simulator make a file of contacts."""
+    return b"".join(export(space, *_DATES, settings))
 
 
 def _long_line(mebibytes: int) -> bytes:
@@ -242,13 +228,6 @@ def _long_line(mebibytes: int) -> bytes:
     compressor = zlib.compressobj(wbits=_GZIP)
     parts = [b'{"id":1,"name":"', *[b"x" * _MIB] * mebibytes, b'"}\n']
     return b"".join([*map(compressor.compress, parts), compressor.flush()])
-
-
-def _fetch(url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
-    request = urllib.request.Request(url, body, dict(headers or {}))  # noqa: S310 - the simulator's
-    with urllib.request.urlopen(request) as answer:  # noqa: S310 - as above
-        content: bytes = answer.read()
-    return content
 
 
 def _arguments() -> argparse.Namespace:
@@ -259,10 +238,11 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Measure, print the tables, write the file."""
+    end_in_order()
     largest = _arguments().largest
     found: dict[str, Any] = machine()
-    narrow = make_member()
-    wide = make_member(include_comet_tokens=1, include_all_emails=1)
+    with simulator(_MEMBER_CONTACTS, *_DATES) as space:
+        narrow, wide = _make_member(space, {}), _make_member(space, _WIDE)
     with FileServer() as files, tempfile.TemporaryDirectory() as folder:
         scale = Scale(files, Path(folder))
         say("Start-up")
