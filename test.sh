@@ -17,7 +17,6 @@ echo "ruff"
 "$python" -m ruff format --check .
 echo "mypy"
 "$python" -m mypy
-"$python" -m mypy demo
 
 echo "pytest"
 rm -f .coverage .coverage.*

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from singer_sdk import Stream
 from singer_sdk.batch import Batcher
+from singer_sdk.exceptions import AbortedSyncFailedException, AbortedSyncPausedException
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
 from singer_sdk.schema.source import SchemaDirectory, StreamSchema
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from tap_cometly.messages import MessageWriter
     from tap_cometly.tap import TapCometly
     from tap_cometly.windows import Window
+
+_EXPECTED_ENDS = (TapError, AbortedSyncFailedException, AbortedSyncPausedException)
+"""Errors with a message for the user, and the end of a trial run (`--test`)."""
 
 OPTIONAL_FIELDS = {
     "comet_tokens": "include_comet_tokens",
@@ -323,7 +327,7 @@ class ContactsStream(Stream):
         return self._tap.message_writer  # type: ignore[return-value]
 
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
-        """Log, but for the SDK's claim that an error with a message for the user is unhandled.
+        """Log, but for the SDK's claim that an expected end of a run is an unhandled error.
 
         Args:
             message: The message.
@@ -331,7 +335,7 @@ class ContactsStream(Stream):
             level: Its level.
             **kwargs: As for any logger.
         """
-        if level < logging.ERROR or not isinstance(sys.exception(), TapError):
+        if level < logging.ERROR or not isinstance(sys.exception(), _EXPECTED_ENDS):
             super().log(message, *args, level=level, **kwargs)
 
     # The SDK's bookkeeping by records, switched off.

@@ -227,6 +227,7 @@ def created(people: Sequence[Contact], since: datetime, until: datetime) -> set[
     return {person.id for person in people if since <= person.created_at < until}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", range(SHARES))
 @settings(
     max_examples=max(EXAMPLES // SHARES, 1),

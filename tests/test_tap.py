@@ -91,6 +91,13 @@ def last_line(run: subprocess.CompletedProcess[str]) -> str:
     return run.stderr.rstrip("\n").rpartition("\n")[2].rpartition(" | ")[2]
 
 
+def test_a_trial_says_nothing_of_errors(command: Command, space: Simulator) -> None:
+    run = command("--test", config=settings_for(space))
+
+    assert run.returncode == 0
+    assert "ERROR" not in run.stderr
+
+
 def test_a_complete_run_exits_with_0(command: Command, space: Simulator) -> None:
     run = command(config=settings_for(space))
 
