@@ -153,6 +153,8 @@ class Exports:
                 continue
             with closing(file):
                 yield export
+            # Its stream refers to the export, and isal's reader hides such a circle from Python.
+            export.file = None
             self._queue.popleft()
 
     def _plan_next(self) -> Export | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +138,18 @@ class TestOrder:
         starts = [export.window.start for export in exports_of(world, days=4)]
 
         assert starts == [JUNE + n * DAY for n in range(4)]
+
+    def test_a_file_that_was_read_is_let_go(self, world: World) -> None:
+        serve(world, days=3)
+        files = []
+
+        for export in exports_of(world, days=3):
+            files.append(weakref.ref(export.file))
+            for _ in export.blocks():
+                pass
+
+        gc.collect()
+        assert [file() for file in files[:-1]] == [None, None]
 
     def test_no_window_makes_no_request(self, world: World) -> None:
         assert list(exports_of(world, days=0)) == []
