@@ -1,0 +1,96 @@
+"""Killed again and again at random moments, in real processes, a tap still hands over everybody.
+
+`KILLS=30 python -m pytest tests/test_kills.py` kills oftener. `test_nothing_lost.py` looks at many
+more moments and troubles, but on a virtual clock and without a process that really dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from simulator import Population, Simulator, Space
+from tests.conftest import API_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILLS = int(os.environ.get("KILLS", "4"))
+SINCE, UNTIL = datetime(2024, 6, 1, tzinfo=UTC), datetime(2024, 6, 1 + 28, tzinfo=UTC)
+PEOPLE = Population.generate(6_000, since=SINCE, until=UNTIL)
+
+
+def run_and_kill(folder: Path, signum: signal.Signals | None, after_seconds: float) -> bytes:
+    """Run the tap, as far as it comes in a time after its first line.
+
+    Args:
+        folder: Where its settings and its state are.
+        signum: The signal it gets then; None: none, and it has to succeed.
+        after_seconds: The time.
+
+    Returns:
+        What it wrote.
+    """
+    command = [sys.executable, "-m", "tap_cometly", "--config=config.json", "--state=state.json"]
+    with subprocess.Popen(  # noqa: S603
+        command, bufsize=0, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        written = process.stdout.readline()
+        try:
+            rest, _ = process.communicate(timeout=None if signum is None else after_seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signum or signal.SIGKILL)
+            rest, _ = process.communicate()
+    assert signum is not None or process.returncode == 0
+    return written + rest
+
+
+@pytest.mark.slow
+def test_however_often_it_is_killed_nobody_is_missing(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    moments = random.Random(seed)  # noqa: S311 - told when the test fails
+    found: set[int] = set()
+    state: dict[str, Any] = {}
+    space = Space(
+        PEOPLE,
+        api_key=API_KEY,
+        queued_seconds=0,
+        processing_seconds=0,
+        creates_per_minute=None,
+        polls_per_minute=None,
+    )
+    with Simulator(space) as simulator:
+        config = {
+            "api_key": API_KEY,
+            "api_url": simulator.api_url,
+            "start_date": SINCE.isoformat(),
+            "end_date": UNTIL.isoformat(),
+            "window_days": max(28 / KILLS, 1),
+            "max_concurrent_exports": 1,
+            "lookback_days": 0,
+        }
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        for number in range(KILLS + 1):
+            (tmp_path / "state.json").write_text(json.dumps(state))
+            signals = (signal.SIGTERM, signal.SIGKILL, None)
+            signum = signals[number % 2 if number < KILLS else 2]
+            written = run_and_kill(tmp_path, signum, moments.uniform(0, 2))
+            assert signum is signal.SIGKILL or written[-1:] in {b"", b"\n"}
+            for line in written.split(b"\n")[:-1]:
+                message = json.loads(line)
+                if message["type"] == "RECORD":
+                    found.add(message["record"]["id"])
+                if message["type"] == "STATE":
+                    state = message["value"]
+
+    assert found == {person.id for person in PEOPLE}, f"with the random moments of {seed}"
+    assert state["bookmarks"]["contacts"]["replication_key_value"] == UNTIL.isoformat()
