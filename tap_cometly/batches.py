@@ -13,6 +13,8 @@ try:
 except ImportError:  # no wheel for this machine
     import gzip  # type: ignore[no-redef]
 
+from tap_cometly.errors import TapError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -58,9 +60,18 @@ def write_jsonl(
 
 
 def _store(lines: bytes, batch_config: BatchConfig, name: str) -> str:
-    """Write a file, and give its URL."""
+    """Write a file, and give its URL.
+
+    Raises:
+        TapError: It could not be written.
+    """
     compressed = batch_config.encoding.compression == "gzip"
     filename = f"{name}.json.gz" if compressed else f"{name}.json"
-    with batch_config.storage.open(filename, "wb") as file:
-        file.write(gzip.compress(lines) if compressed else lines)
+    try:
+        with batch_config.storage.open(filename, "wb") as file:
+            file.write(gzip.compress(lines) if compressed else lines)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        message = f"A batch file could not be written: {why}; check the setting 'batch_config'."
+        raise TapError(message) from None
     return batch_config.storage.get_url(filename)

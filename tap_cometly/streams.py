@@ -5,9 +5,9 @@ all handed over. So the SDK's own bookkeeping, which follows records, is switche
 line goes out here and nowhere else (but for the one with which the SDK repeats the given state at
 the start).
 
-Members of the SDK that are private and yet overridden or used: `_sync_records`,
+Members of the SDK that are private and yet overridden: `_sync_records`, `_process_record`,
 `_write_state_message`, `_write_starting_replication_value`, `_increment_stream_state`,
-`_generate_record_messages`, `_check_max_record_limit`, `_stream_version`, `_tap`.
+`_generate_record_messages`; or used: `_stream_version`, `_tap`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
     from singer_sdk.helpers._batch import BaseBatchFileEncoding, BatchConfig
     from singer_sdk.helpers.types import Context, Record
+    from singer_sdk.singerlib import RecordMessage
 
     from tap_cometly.exports import Export
     from tap_cometly.messages import MessageWriter
@@ -108,6 +110,7 @@ class ContactsStream(Stream):
         """
         super().__init__(tap)
         self._tap: TapCometly
+        vars(self)["schema"] = self.schema  # once: the SDK asks for it at every record
         self._bookmark: datetime | None = None
 
     # What a window's contacts become: lines, SDK messages or batch files.
@@ -132,11 +135,12 @@ class ContactsStream(Stream):
             and type(stream_map) is SameRecordTransform
             and stream_map.stream_alias == self.name
             and not stream_map.flattening_enabled
-            and self._schema_is_unedited()
+            and self._schema_is_unedited
             and self.ABORT_AT_RECORD_COUNT is None
             and self._stream_version is None
         )
 
+    @cached_property
     def _schema_is_unedited(self) -> bool:
         """Whether a catalog, if there is one, has the schema that discovery gave it."""
         return self.effective_schema in (self.schema, Schema.from_dict(self.schema).to_dict())
@@ -213,6 +217,21 @@ class ContactsStream(Stream):
                 for message in self._generate_record_messages(to_record(contact, window_fields))
             ]
 
+    def _generate_record_messages(self, record: Record) -> Generator[RecordMessage, None, None]:
+        """The RECORD messages of a contact; one for each stream map.
+
+        Raises:
+            TapError: A stream map does not suit it. What the map says of it stays unsaid.
+        """
+        try:
+            yield from super()._generate_record_messages(record)
+        except Exception as error:  # noqa: BLE001 - an expression can raise anything
+            message = (
+                f"A stream map failed on a contact ({type(error).__name__}); check the setting "
+                "'stream_maps': fields may be null, as in `md5(email) if email else None`."
+            )
+            raise TapError(message) from None
+
     def get_batch_config(self, config: Mapping[str, Any]) -> BatchConfig | None:
         """The batch configuration; none for a trial of a few records.
 
@@ -227,7 +246,7 @@ class ContactsStream(Stream):
     @property
     def TYPE_CONFORMANCE_LEVEL(self) -> TypeConformanceLevel:  # type: ignore[override]  # noqa: N802
         """None needed, as contacts are checked already; unless a catalog's schema was edited."""
-        if self._schema_is_unedited():
+        if self._schema_is_unedited:
             return TypeConformanceLevel.NONE
         return TypeConformanceLevel.RECURSIVE
 
@@ -339,6 +358,14 @@ class ContactsStream(Stream):
             super().log(message, *args, level=level, **kwargs)
 
     # The SDK's bookkeeping by records, switched off.
+
+    def _process_record(
+        self,
+        record: Record,
+        child_context: Context | None = None,
+        partition_context: Context | None = None,
+    ) -> None:
+        """Nothing: the stream has neither children nor partitions."""
 
     def get_replication_key_signpost(self, context: Context | None = None) -> None:
         """None: a bookmark is never later than the end of a finished window.

@@ -14,7 +14,11 @@ import click
 from singer_sdk import Tap
 from singer_sdk import typing as th
 from singer_sdk.configuration._dict_config import TRUTHY, parse_environment_config
-from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.exceptions import (
+    ConfigValidationError,
+    MapExpressionError,
+    StreamMapConfigError,
+)
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.plugin_base import JSONSchemaValidator, _ConfigInput
 
@@ -385,13 +389,14 @@ def _run() -> int:
         return _last_words(str(stopped), _SIGNAL_EXIT + stopped.signum)
     except click.ClickException as error:
         return _last_words(error.format_message(), error.exit_code)
-    except (TapError, ConfigValidationError) as error:
+    except (TapError, ConfigValidationError, MapExpressionError, StreamMapConfigError) as error:
         return _last_words(str(error))
     except BrokenPipeError:
         return _last_words("The reader of the tap's output went away.")
-    except Exception as error:  # noqa: BLE001 - the last resort, told in full
-        told = REDACTOR.clean(traceback.format_exc())
-        logging.getLogger(TapCometly.name).error("Unforeseen error:\n%s", told)  # noqa: TRY400 - cleaned
+    except Exception as error:  # noqa: BLE001 - the last resort
+        # Where it happened, but not the message: who knows what it quotes.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logging.getLogger(TapCometly.name).error("Unforeseen error:\n%s", REDACTOR.clean(frames))  # noqa: TRY400
         return _last_words(
             f"An unforeseen error ended the run ({type(error).__name__}); please report it with "
             "the lines above."
