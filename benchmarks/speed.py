@@ -107,12 +107,12 @@ def peers(batches: Path) -> list[Peer]:
     }
     return [
         Peer("tap", "tap-cometly"),
-        Peer("map", "tap-cometly, e-mail hashed by a stream map", settings=md5),
+        Peer("map", "tap-cometly, a stream map (md5)", settings=md5),
         Peer("batch", "tap-cometly, BATCH files", settings=batch, counts="files"),
         Peer(TEXTBOOK, "textbook SDK tap", module="textbook"),
-        Peer("textbook-map", "the same with that stream map", module="textbook", settings=md5),
+        Peer("textbook-map", "textbook SDK tap, that stream map", module="textbook", settings=md5),
         Peer(TUNED, "SDK tap with msgspec", module="tuned"),
-        Peer("unchecked", "that, no type conformance, isal", module="unchecked"),
+        Peer("unchecked", "SDK tap, msgspec, isal, unchecked", module="unchecked"),
         Peer("singer", "singer-python, loop by hand", "singer-python", "singer_loop"),
         Peer("airbyte", "airbyte-cdk, AsyncRetriever", "airbyte-cdk", "airbyte_async"),
         Peer("dlt", "dlt, extract only", "dlt", "dlt_extract", counts="number"),
