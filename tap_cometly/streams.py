@@ -228,7 +228,7 @@ class ContactsStream(Stream):
         except Exception as error:  # noqa: BLE001 - an expression can raise anything
             message = (
                 f"A stream map failed on a contact ({type(error).__name__}); check the setting "
-                "'stream_maps': fields may be null, as in `md5(email) if email else None`."
+                "'stream_maps': fields may be null, as in \"md5(email) if email else None\"."
             )
             raise TapError(message) from None
 

@@ -198,10 +198,19 @@ class TapCometly(Tap):
         super().__init__(*args, catalog=catalog, **kwargs)
 
     def setup_mapper(self) -> None:
-        """Bring a given catalog in line with the settings before the SDK reads it."""
+        """Bring a given catalog in line with the settings before the SDK reads it.
+
+        Raises:
+            TapError: The stream maps make no sense.
+        """
         if self.input_catalog and (entry := self.input_catalog.get_stream(ContactsStream.name)):
             follow_settings(entry, ContactsStream(self).schema, OPTIONAL_FIELDS)
-        super().setup_mapper()
+        try:
+            super().setup_mapper()
+        except (MapExpressionError, StreamMapConfigError) as error:
+            why = str(error).rstrip(".")
+            message = f"The setting 'stream_maps' makes no sense: {why}; correct the expression."
+            raise TapError(message) from None
 
     def discover_streams(self) -> Sequence[ContactsStream]:
         """The one stream; needs neither network nor valid settings.
@@ -389,7 +398,7 @@ def _run() -> int:
         return _last_words(str(stopped), _SIGNAL_EXIT + stopped.signum)
     except click.ClickException as error:
         return _last_words(error.format_message(), error.exit_code)
-    except (TapError, ConfigValidationError, MapExpressionError, StreamMapConfigError) as error:
+    except (TapError, ConfigValidationError) as error:
         return _last_words(str(error))
     except BrokenPipeError:
         return _last_words("The reader of the tap's output went away.")

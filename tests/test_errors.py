@@ -95,7 +95,7 @@ def test_every_table_row_is_read() -> None:
     codes = [line for line in lines if re.match(r"\| `(\d|128 \+ n)` \|", line)]
 
     assert len(rows()) == sum(line.startswith("| `") for line in lines) - len(codes)
-    assert (len(heads), len(codes)) == (9, 4)
+    assert (len(heads), len(codes)) == (10, 4)
 
 
 def test_every_row_has_a_scenario_and_every_scenario_a_row() -> None:
@@ -123,6 +123,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("'user_agent'", {"user_agent": "two\nlines"}),
     ("'…' is '…'; it has to be of", {"flattening_enabled": "x"}),
     ("'…' is not usable (its value is not shown); it has to be of", {"stream_maps": []}),
+    ("'stream_maps' makes no sense", {"stream_maps": {"contacts": {"x": "1 +"}}}),
     (
         "'batch_config' is 'set'",
         {
@@ -426,6 +427,8 @@ def test_a_warning(
 STOPPED = "Stopped by"
 READER_GONE = "reader of the tap's output went away"
 UNFORESEEN = "An unforeseen error"
+STREAM_MAP = "A stream map failed"
+BATCH_FILE = "A batch file could not be written"
 PEOPLE = Population.generate(20_000, since=JUNE, until=datetime(2024, 6, 1, 20, tzinfo=UTC))
 
 
@@ -509,6 +512,24 @@ def test_a_wrong_command_line_ends_with_2(process: Process) -> None:
     assert_says(sentence, "Invalid value for")
 
 
+def test_a_stream_map_that_does_not_suit_a_contact(world: World) -> None:
+    world.fill([contact(1, JUNE)])
+
+    run = world.sync(stream_maps={"contacts": {"email": "md5(email)"}})
+
+    assert_says(str(run.error), STREAM_MAP)
+
+
+def test_a_batch_file_that_cannot_be_written(world: World, tmp_path: Path) -> None:
+    world.fill([contact(1, JUNE)])
+    (tmp_path / "taken").touch()
+    storage = {"root": (tmp_path / "taken").as_uri()}
+
+    run = world.sync(batch_config={"encoding": {"format": "jsonl"}, "storage": storage})
+
+    assert_says(str(run.error), BATCH_FILE)
+
+
 SCENARIOS = [
     *(part for part, _ in SETTINGS),
     *(part for part, _ in STATES),
@@ -525,6 +546,8 @@ SCENARIOS = [
         STOPPED,
         READER_GONE,
         UNFORESEEN,
+        STREAM_MAP,
+        BATCH_FILE,
     ),
 ]
 """The parts that the scenarios above name their rows by."""
