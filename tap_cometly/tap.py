@@ -334,7 +334,13 @@ class TapCometly(Tap):
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Note a signal; the SDK would write a state in mid-window and exit 0."""
+        # What the signal finds half built would complain on stderr on its way out.
+        sys.unraisablehook = _say_nothing
         self.stop.request(signum)
+
+
+def _say_nothing(_: object) -> None:
+    """Stand in for a hook that would print a traceback."""
 
 
 def _from_text(name: str, text: str, kinds: Sequence[str]) -> Any:  # noqa: ANN401
