@@ -185,7 +185,7 @@ class RecordLines:
     r"""Encodes the contacts of one window as RECORD messages.
 
     All messages of a window begin and end alike, so a block of contacts is encoded as one JSON
-    line each, and every `}\n` is replaced by the constant end of a message, a line break and the
+    line each, cut at every `}\n`, and joined by the constant end of a message, a line break and the
     constant begin of the next. This is unambiguous: the encoder escapes line breaks in strings
     and puts none between tokens.
     """
@@ -214,10 +214,12 @@ class RecordLines:
         """
         if not contacts:
             return b""
-        lines = self._encoder.encode_lines(contacts)
         end = b'%b,"time_extracted":"%b"}\n' % (self._tail, time_extracted.encode())
-        messages = lines.replace(b"}\n", end + self._head)
-        return self._head + messages[: -len(self._head)]
+        *records, _ = self._encoder.encode_lines(contacts).split(b"}\n")
+        # At the ends of the list, as a copy of the whole would cost more.
+        records[0] = self._head + records[0]
+        records[-1] += end
+        return (end + self._head).join(records)
 
     def encode_records(self, contacts: Collection[Struct]) -> bytes:
         r"""Encode contacts as bare records, for batch files.

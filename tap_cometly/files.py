@@ -172,7 +172,7 @@ class ExportFile:
             LineError: A line is longer than any contact.
         """
         first_line = 1
-        rest = b""
+        rest = bytearray()
         while chunk := self._read(size):
             end = chunk.find(b"\n")
             if len(rest) + (len(chunk) if end < 0 else end) > LONGEST_LINE_BYTES:
@@ -185,13 +185,13 @@ class ExportFile:
                 rest += chunk
                 continue
             end = chunk.rfind(b"\n") + 1
-            lines = rest + chunk[:end]
-            rest = chunk[end:]
+            lines = b"".join((rest, chunk[:end]))
+            rest = bytearray(chunk[end:])
             block = Block(lines, first_line, lines.count(b"\n"))
             first_line += block.line_count
             yield block
         if rest:
-            yield Block(rest + b"\n", first_line, 1)
+            yield Block(bytes(rest) + b"\n", first_line, 1)
 
     def _read(self, size: int) -> bytes:
         try:
