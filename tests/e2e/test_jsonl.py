@@ -1,0 +1,56 @@
+"""Into JSON lines, where rows are only added."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.conftest import contact
+from tests.e2e.conftest import SECOND_END, at
+from tests.e2e.rows import fields
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from simulator import Contact, Simulator
+    from tests.e2e.project import MeltanoProject
+
+CHANGED = contact(910_001, at("2024-06-09T11:00:00Z"), name="changed", email="1@example.com")
+BEFORE = contact(CHANGED.id, CHANGED.created_at, name="as it was")
+LOADER = "target-jsonl"
+
+
+def test_last_line_of_an_id_is_the_contact_as_it_is(
+    project: MeltanoProject, space: Simulator, people: list[Contact]
+) -> None:
+    space.space.add([BEFORE])
+    project.run(LOADER)
+    space.space.add([CHANGED])
+
+    project.run(LOADER, TAP_COMETLY_END_DATE=SECOND_END)
+
+    lines = read(project.folder / "output" / "contacts.jsonl")
+    versions = [line["name"] for line in lines if line["id"] == CHANGED.id]
+    now = {one.id: fields(one) for one in [*people, CHANGED]}
+    assert {line["id"]: without_window(line) for line in lines} == now
+    assert versions == [BEFORE.name, CHANGED.name]
+    assert project.bookmark(LOADER) == SECOND_END
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The objects of a file.
+
+    Args:
+        file: JSON lines.
+    """
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def without_window(line: dict[str, Any]) -> dict[str, Any]:
+    """A contact without the times of its window.
+
+    Args:
+        line: As the target wrote it.
+    """
+    return {name: value for name, value in line.items() if not name.startswith("created_")}

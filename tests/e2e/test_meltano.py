@@ -1,0 +1,146 @@
+"""The commands of Meltano that a user meets besides `meltano run`, and files for other tools."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
+from tests.about import about
+from tests.e2e.conftest import FIRST_END
+from tests.e2e.describe import for_add, for_hub
+from tests.e2e.installed import (
+    CHECK_JSONSCHEMA,
+    CHECKOUT,
+    SINGER_TOOLS,
+    clean_environment,
+    environment,
+    run,
+)
+from tests.e2e.postgres import PostgresServer, packaged_programs
+from tests.e2e.project import TAP, MeltanoProject
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DUCKDB = "target-duckdb"
+HUB_FIELDS = {
+    "capabilities",
+    "description",
+    "domain_url",
+    "executable",
+    "keywords",
+    "label",
+    "logo_url",
+    "maintenance_status",
+    "name",
+    "namespace",
+    "pip_url",
+    "repo",
+    "settings",
+    "settings_group_validation",
+    "variant",
+}
+"""Of those that MeltanoHub's schema for extractors allows."""
+
+
+def test_config_test_finds_the_settings_good(project: MeltanoProject) -> None:
+    done = project.meltano("config", "test", TAP)
+
+    assert "Plugin configuration is valid" in done.stdout
+
+
+def test_config_test_finds_a_wrong_key(project: MeltanoProject) -> None:
+    done = project.meltano("config", "test", TAP, check=False, TAP_COMETLY_API_KEY="wrong")
+
+    assert done.returncode == 1
+    assert "Plugin configuration is invalid" in done.stdout + done.stderr
+
+
+def test_select_lists_the_fields_and_leaves_one_out(project: MeltanoProject) -> None:
+    project.meltano("select", "--exclude", TAP, "contacts", "phone")
+
+    listed = project.meltano("select", "--list", "--all", TAP).stdout
+
+    assert "[automatic  ] contacts.id" in listed
+    assert "[excluded   ] contacts.phone" in listed
+    assert "[selected   ] contacts.email" in listed
+
+
+def test_invoke_about_is_what_the_tap_says(project: MeltanoProject) -> None:
+    told = json.loads(project.meltano("invoke", TAP, "--about", "--format=json").stdout)
+
+    for name in ("name", "description", "capabilities", "settings"):
+        assert told[name] == about()[name]
+
+
+def test_state_can_be_read_and_set_back(project: MeltanoProject) -> None:
+    state_id = f"dev:{TAP}-to-target-jsonl"
+    project.run("target-jsonl")
+    state = project.state(state_id)
+    bookmark = state["singer_state"]["bookmarks"]["contacts"]
+    assert bookmark["replication_key_value"] == FIRST_END
+
+    bookmark["replication_key_value"] = "2024-06-03T04:00:00+00:00"
+    project.meltano("state", "set", "--force", state_id, json.dumps(state))
+
+    assert project.bookmark("target-jsonl") == "2024-06-03T04:00:00+00:00"
+
+
+def test_plugin_yml_is_what_the_tap_says() -> None:
+    written = (CHECKOUT / "plugin.yml").read_text("utf-8")
+
+    printed = run([sys.executable, "-m", "tests.e2e.describe"], cwd=CHECKOUT).stdout
+
+    assert written == printed
+    assert yaml.safe_load(written) == for_add()
+
+
+def test_plugin_yml_adds_the_tap_to_any_project(project: MeltanoProject) -> None:
+    content = project.read()
+    del content["plugins"]["extractors"]
+    project.write(content)
+    plugin_yml = str(CHECKOUT / "plugin.yml")
+
+    project.meltano("add", "--no-install", "--from-ref", plugin_yml, TAP)
+
+    assert "Plugin configuration is valid" in project.meltano("config", "test", TAP).stdout
+
+
+def test_hub_definition_has_only_fields_that_the_hub_knows() -> None:
+    command = ["-m", "tests.e2e.describe", "--hub", "acme", "https://example.com/acme/tap-cometly"]
+    printed = yaml.safe_load(run([sys.executable, *command], cwd=CHECKOUT).stdout)
+
+    assert printed == for_hub("acme", "https://example.com/acme/tap-cometly")
+    assert set(printed) == HUB_FIELDS
+    assert printed["capabilities"] == sorted(about()["capabilities"])
+    assert [setting["name"] for setting in printed["settings"]] == list(
+        about()["settings"]["properties"]
+    )
+
+
+def test_meltano_yml_is_as_its_schema_says() -> None:
+    program = environment("check-jsonschema", CHECK_JSONSCHEMA) / "bin" / "check-jsonschema"
+
+    run([program, "--builtin-schema", "vendor.meltano", CHECKOUT / "meltano.yml"])
+
+
+def test_singer_check_tap_finds_the_output_good(project: MeltanoProject) -> None:
+    messages = project.tap().stdout
+    program = environment("singer-tools", SINGER_TOOLS) / "bin" / "singer-check-tap"
+
+    done = run([program], env=clean_environment(), stdin=messages)
+
+    assert "The output is valid." in done.stdout
+    assert "contacts" in done.stdout
+
+
+@pytest.mark.xdist_group("postgres")
+def test_packaged_postgres_serves_where_the_machine_has_none(tmp_path: Path) -> None:
+    with PostgresServer(packaged_programs()) as server:
+        isready = [str(packaged_programs() / "pg_isready"), "-h127.0.0.1", f"-p{server.port}"]
+        assert subprocess.run(isready, cwd=tmp_path, check=False).returncode == 0  # noqa: S603
