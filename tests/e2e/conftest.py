@@ -122,14 +122,7 @@ def snowflake(tmp_path: Path) -> EmulatedSnowflake:
     return EmulatedSnowflake(tmp_path / "snowflake")
 
 
-@pytest.fixture(
-    params=[
-        # Tests of a group run in one worker: one server is enough, and two runs at a time.
-        pytest.param("postgres", marks=pytest.mark.xdist_group("postgres")),
-        pytest.param("duckdb", marks=pytest.mark.xdist_group("duckdb")),
-        pytest.param("snowflake", marks=pytest.mark.xdist_group("snowflake")),
-    ]
-)
+@pytest.fixture(params=["postgres", "duckdb", "snowflake"])
 def destination(request: pytest.FixtureRequest) -> Destination:
     """Each of the databases."""
     made: Destination = request.getfixturevalue(request.param)

@@ -93,8 +93,10 @@ class PostgresServer:
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self._user = _unprivileged_user()
             if self._programs.is_relative_to(CACHE):  # maybe in a folder that only root can enter
-                shutil.copytree(self._programs.parent, self._folder / "programs", symlinks=True)
-                self._programs = self._folder / "programs" / "bin"
+                site_packages = self._programs.parents[2]  # the programs' libraries are beside them
+                copy = self._folder / "site-packages"
+                shutil.copytree(site_packages, copy, symlinks=True)
+                self._programs = copy / self._programs.relative_to(site_packages)
             shutil.chown(password_file, self._user.pw_uid)
             shutil.chown(self._folder, self._user.pw_uid)
         self._run(

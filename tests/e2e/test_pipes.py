@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tests.e2e.destinations import Postgres
     from tests.e2e.project import MeltanoProject
 
-pytestmark = pytest.mark.xdist_group("postgres")
-
 CHANGED = contact(6, at("2024-06-09T11:00:00Z"), name="changed", email="6@example.com")
 TARGET = "target-postgres"
 
