@@ -140,13 +140,14 @@ class DuckDb(Destination):
         "created_until": "TIMESTAMP",
     }
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "contacts.duckdb") -> None:
         """Name the file.
 
         Args:
             folder: Where.
+            name: The file's name.
         """
-        file = str(folder / "contacts.duckdb")
+        file = str(folder / name)
         super().__init__(file, TARGET_DUCKDB_PATH=file)
 
     def kept(self, text: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
+from simulator.faults import Stall
 from tests.about import about
 from tests.e2e.conftest import FIRST_END
 from tests.e2e.describe import for_add, for_hub
@@ -25,6 +26,8 @@ from tests.e2e.project import TAP, MeltanoProject
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from simulator import Simulator
 
 DUCKDB = "target-duckdb"
 HUB_FIELDS = {
@@ -89,6 +92,17 @@ def test_state_can_be_read_and_set_back(project: MeltanoProject) -> None:
     project.meltano("state", "set", "--force", state_id, json.dumps(state))
 
     assert project.bookmark("target-jsonl") == "2024-06-03T04:00:00+00:00"
+
+
+def test_second_run_at_the_same_time_is_refused(project: MeltanoProject, space: Simulator) -> None:
+    space.faults.add("download", Stall(at=100))
+    with project.killing_tap("target-jsonl") as run_under_way:
+        space.wait_until_asked("download", timeout=60)
+        second = project.run("target-jsonl", check=False)
+        run_under_way.kill_tap()
+
+    assert second.returncode == 1
+    assert "already running" in second.stdout + second.stderr
 
 
 def test_plugin_yml_is_what_the_tap_says() -> None:
