@@ -119,6 +119,22 @@ class DirectSession(requests.Session):
         self.auth = auth
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
 
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a request; plain http goes to this machine alone, so through no proxy.
+
+        A proxy of the environment could read the API key on the way.
+
+        Args:
+            request: The request.
+            **kwargs: As for any session.
+
+        Returns:
+            The answer.
+        """
+        if str(request.url).lower().startswith("http:"):
+            kwargs["proxies"] = {}
+        return super().send(request, **kwargs)
+
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None, as if no answer were a redirect.
 

@@ -452,6 +452,18 @@ class TestRefusals:
 
         assert len(world.simulator.requests) - asked_before == 1
 
+    @pytest.mark.parametrize("kind", CALLS)
+    def test_plain_http_goes_through_no_proxy(
+        self, world: World, kind: Where, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = completed_export(world)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "all_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+        call(client, kind)  # would fail at that proxy
+
     def test_where_a_redirect_leads_is_not_even_looked_at(self, world: World) -> None:
         client = completed_export(world)
         world.simulator.faults.add("poll", Redirect("http://["))

@@ -373,9 +373,9 @@ def test_a_proxy_that_is_not_there(world: World, monkeypatch: pytest.MonkeyPatch
         port = listener.getsockname()[1]
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
 
-    run = world.sync()
+    run = world.sync(api_url=world.simulator.api_url.replace("http:", "https:"))
 
     assert_says(cause_in(str(run.error)), NO_PROXY)
 
