@@ -70,8 +70,8 @@ def _store(lines: bytes, batch_config: BatchConfig, name: str) -> str:
     try:
         with batch_config.storage.open(filename, "wb") as file:
             file.write(gzip.compress(lines) if compressed else lines)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
+    except (OSError, ImportError, ValueError) as error:  # no such folder, package or protocol
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         message = f"A batch file could not be written: {why}; check the setting 'batch_config'."
         raise TapError(message) from None
     return batch_config.storage.get_url(filename)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from singer_sdk.singerlib import Metadata, Schema
+from singer_sdk.singerlib import Catalog, Metadata, Schema
+
+from tap_cometly.errors import TapError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -16,7 +18,33 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import CatalogEntry
 
 
-def with_asked_replication(catalog: Mapping[str, Any]) -> dict[str, Any]:
+def read_catalog(catalog: Mapping[str, Any], stream: str) -> Catalog:
+    """Read a given catalog.
+
+    Args:
+        catalog: A catalog as JSON.
+        stream: The stream that it has to have, selected or not.
+
+    Returns:
+        The catalog, its replication methods as metadata ask for.
+
+    Raises:
+        TapError: It is no catalog, or none of this tap.
+    """
+    try:
+        read = Catalog.from_dict(_with_asked_replication(catalog))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        read = Catalog()
+    if read.get_stream(stream) is None:
+        message = (
+            f"The catalog has no stream '{stream}' as this tap knows it; make one with --discover, "
+            "or leave --catalog out."
+        )
+        raise TapError(message)
+    return read
+
+
+def _with_asked_replication(catalog: Mapping[str, Any]) -> dict[str, Any]:
     """Put the replication methods that metadata ask for where the SDK looks for them.
 
     Singer's specification has users write `replication-method` into a stream's metadata; the SDK

@@ -29,6 +29,11 @@ class Stopped(BaseException):
         super().__init__(signum)
         self.signum = signum
 
+    @property
+    def exit_code(self) -> int:
+        """As shells report a program that a signal ended: 128 plus the signal's number."""
+        return 128 + self.signum
+
     def __str__(self) -> str:
         """One sentence for the user."""
         name = signal.Signals(self.signum).name

@@ -185,14 +185,22 @@ class ContactsStream(Stream):
 
         Raises:
             SettingError: Stream maps would make several streams of one.
+            TapError: A file could not be written.
         """
         if len(self.stream_maps) > 1:
             allowed = "without stream maps that make several streams of one"
             raise SettingError("batch_config", "set", allowed)
         with self.get_record_counter() as counter, self.get_sync_timer():
             for export in self._exports():
-                for manifest in self._batch_files(export, batch_config):
-                    yield batch_config.encoding, manifest
+                try:
+                    for manifest in self._batch_files(export, batch_config):
+                        yield batch_config.encoding, manifest
+                except ImportError as error:  # such as pyarrow, for parquet
+                    message = (
+                        f"A batch file could not be written: {error}; check the setting "
+                        "'batch_config'."
+                    )
+                    raise TapError(message) from None
                 counter.increment(export.contacts)
 
     def _batch_files(self, export: Export, batch_config: BatchConfig) -> Iterator[list[str]]:

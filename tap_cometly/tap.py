@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 from singer_sdk import Tap
@@ -22,7 +22,7 @@ from singer_sdk.exceptions import (
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.plugin_base import JSONSchemaValidator, _ConfigInput
 
-from tap_cometly.catalogs import follow_settings, with_asked_replication
+from tap_cometly.catalogs import follow_settings, read_catalog
 from tap_cometly.clock import SystemClock
 from tap_cometly.errors import HIDDEN, SettingError, TapError
 from tap_cometly.messages import MessageWriter
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from tap_cometly.clock import Clock
 
 _FALSY = ("false", "0", "no", "off")
-_SIGNAL_EXIT = 128
-"""Shells report a program that a signal ended as 128 plus the signal's number."""
 
 
 class TapCometly(Tap):
@@ -194,7 +192,7 @@ class TapCometly(Tap):
         self.settings: Settings
         self._unknown_fields: set[str] = set()
         if isinstance(catalog, dict):
-            catalog = with_asked_replication(catalog)
+            catalog = read_catalog(catalog, ContactsStream.name)
         super().__init__(*args, catalog=catalog, **kwargs)
 
     def setup_mapper(self) -> None:
@@ -391,31 +389,56 @@ def _json_file(file: IO[str] | None, option: str) -> IO[str] | None:
     return io.StringIO(text)
 
 
-def main() -> NoReturn:
-    """Run the command line; end with 0 only when all was done, else with one sentence why not."""
+def run() -> int:
+    """Run the command line, and say in one sentence why if not all was done.
+
+    Returns:
+        The exit code.
+    """
     clean_all_logs()
-    sys.exit(_run())
-
-
-def _run() -> int:
     try:
-        return TapCometly.cli.main(standalone_mode=False) or 0
+        exit_code = _run_command()
+        sys.stdout.flush()
     except Stopped as stopped:
-        return _last_words(str(stopped), _SIGNAL_EXIT + stopped.signum)
+        return _last_words(str(stopped), stopped.exit_code)
     except click.ClickException as error:
         return _last_words(error.format_message(), error.exit_code)
-    except (TapError, ConfigValidationError) as error:
-        return _last_words(str(error))
-    except BrokenPipeError:
-        return _last_words("The reader of the tap's output went away.")
-    except Exception as error:  # noqa: BLE001 - the last resort
-        # Where it happened, but not the message: who knows what it quotes.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        logging.getLogger(TapCometly.name).error("Unforeseen error:\n%s", REDACTOR.clean(frames))  # noqa: TRY400
-        return _last_words(
-            f"An unforeseen error ended the run ({type(error).__name__}); please report it with "
-            "the lines above."
+    except Exception as error:  # noqa: BLE001 - whatever it is, it ends in one sentence
+        return _last_words(_why(error))
+    return exit_code
+
+
+def _why(error: Exception) -> str:
+    """Why the run ends, in one sentence; of what nobody foresaw, the place as well."""
+    if isinstance(error, (TapError, ConfigValidationError)):
+        return str(error)
+    if isinstance(error, BrokenPipeError):
+        return "The reader of the tap's output went away; nothing is lost by that."
+    if isinstance(error, OSError) and error.strerror:
+        return (
+            f"The machine did not let the tap go on: {error.strerror}; mend that, and start again "
+            "from the last state that the target kept."
         )
+    # Not the message: who knows what it quotes.
+    frames = REDACTOR.clean("".join(traceback.format_tb(error.__traceback__)))
+    logging.getLogger(TapCometly.name).error("Unforeseen error:\n%s", frames)
+    return (
+        f"An unforeseen error ended the run ({type(error).__name__}); please report it with the "
+        "lines above."
+    )
+
+
+def _run_command() -> int:
+    """Run the command line; not by click's `main`, which ends silently when a pipe is closed."""
+    try:
+        command = TapCometly.cli
+        with command.make_context(TapCometly.name, sys.argv[1:]) as context:
+            command.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except SystemExit as end:  # so the SDK ends `--about`
+        return int(end.code or 0)
+    return 0
 
 
 def _last_words(sentence: str, exit_code: int = 1) -> int:
@@ -424,10 +447,6 @@ def _last_words(sentence: str, exit_code: int = 1) -> int:
     logging.getLogger(TapCometly.name).critical("%s", one_line)
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # else Python would complain of it on its way out
+    except OSError:  # else Python would complain of it on its way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return exit_code
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -173,6 +173,7 @@ CONFIG_FILES: list[tuple[str, str]] = [
     ("config file '…' cannot be read", "."),
     ("config file '…' is no JSON object", "garbled"),
 ]
+FOREIGN_CATALOG = "The catalog has no stream"
 GARBLED = "The file of … is no JSON object"
 MISUSES: list[tuple[str, list[str]]] = [
     ("Invalid value for", ["--state", "nowhere.json"]),
@@ -204,6 +205,21 @@ def test_a_file_that_is_refused(folder: Path, option: str) -> None:
         TapCometly.invoke(**{option: file})
 
     assert_says(str(error.value), GARBLED)
+
+
+@pytest.mark.parametrize(
+    "catalog",
+    [
+        {},
+        {"streams": []},
+        {"streams": [5]},
+        {"streams": [{"tap_stream_id": "contacts", "metadata": [5]}]},
+        {"streams": [{"tap_stream_id": "deals", "schema": {"properties": {}}, "metadata": []}]},
+    ],
+    ids=json.dumps,
+)
+def test_a_catalog_without_contacts(world: World, catalog: dict[str, Any]) -> None:
+    assert_says(str(world.sync(catalog=catalog).error), FOREIGN_CATALOG)
 
 
 @pytest.mark.usefixtures("folder")
@@ -425,8 +441,20 @@ def test_a_warning(
 # What only a process shows.
 
 STOPPED = "Stopped by"
-READER_GONE = "reader of the tap's output went away"
+READER_GONE = "went away before the range was complete"
 UNFORESEEN = "An unforeseen error"
+CATALOG_READER_GONE = "The reader of the tap's output went away; nothing is lost by that."
+MACHINE = "The machine did not let the tap go on"
+FULL = Path("/dev/full")
+SIGNAL_AT_IMPORT = """
+import os, sys
+class Signals:
+    def find_spec(self, name, *_):
+        if name == "singer_sdk":
+            os.kill(os.getpid(), int(os.environ["SIGNUM"]))
+sys.meta_path.insert(0, Signals())
+"""
+"""Sends the signal when the tap begins to load the SDK."""
 STREAM_MAP = "A stream map failed"
 BATCH_FILE = "A batch file could not be written"
 PEOPLE = Population.generate(20_000, since=JUNE, until=datetime(2024, 6, 1, 20, tzinfo=UTC))
@@ -439,7 +467,12 @@ class Process:
     simulator: Simulator
     folder: Path
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
         """Start it."""
         config = {
             "api_key": API_KEY,
@@ -452,7 +485,7 @@ class Process:
             [sys.executable, "-m", "tap_cometly", "--config", "config.json", *arguments],
             cwd=self.folder,
             env={**os.environ, **(env or {})},
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
         )
 
@@ -496,6 +529,40 @@ def test_a_reader_that_goes_away_ends_with_1(process: Process) -> None:
     assert_says(sentence, READER_GONE)
 
 
+def test_a_reader_of_the_catalog_that_goes_away_ends_with_1(process: Process) -> None:
+    running = process.start("--discover")
+    assert running.stdout
+    running.stdout.close()
+
+    code, sentence = ended(running)
+
+    assert code == 1
+    assert_says(sentence, CATALOG_READER_GONE)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this machine has no disk that is always full")
+@pytest.mark.parametrize("arguments", [[], ["--discover"]], ids=["run", "discover"])
+def test_a_full_disk_ends_with_1(process: Process, arguments: list[str]) -> None:
+    with FULL.open("wb") as disk:
+        code, sentence = ended(process.start(*arguments, stdout=disk))
+
+    assert code == 1
+    assert_says(sentence, MACHINE)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_tap_is_loaded_is_one_sentence(
+    process: Process, signum: signal.Signals
+) -> None:
+    (process.folder / "sitecustomize.py").write_text(SIGNAL_AT_IMPORT)
+    env = {"PYTHONPATH": str(process.folder), "SIGNUM": str(int(signum))}
+
+    code, sentence = ended(process.start(env=env))
+
+    assert code == 128 + signum
+    assert_says(sentence, STOPPED)
+
+
 def test_what_is_not_foreseen_ends_with_1(process: Process) -> None:
     (process.folder / "log.yml").write_text("version: of my own")
 
@@ -520,12 +587,13 @@ def test_a_stream_map_that_does_not_suit_a_contact(world: World) -> None:
     assert_says(str(run.error), STREAM_MAP)
 
 
-def test_a_batch_file_that_cannot_be_written(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["taken", "unknown"])
+def test_a_batch_file_that_cannot_be_written(world: World, tmp_path: Path, where: str) -> None:
     world.fill([contact(1, JUNE)])
     (tmp_path / "taken").touch()
-    storage = {"root": (tmp_path / "taken").as_uri()}
+    root = {"taken": (tmp_path / "taken").as_uri(), "unknown": "foo://bucket"}[where]
 
-    run = world.sync(batch_config={"encoding": {"format": "jsonl"}, "storage": storage})
+    run = world.sync(batch_config={"encoding": {"format": "jsonl"}, "storage": {"root": root}})
 
     assert_says(str(run.error), BATCH_FILE)
 
@@ -538,6 +606,7 @@ SCENARIOS = [
     *(part for part, _ in (*ENDINGS, *LOSSES, *CAUSES)),
     *(part for part, _, _ in WARNINGS),
     *(
+        FOREIGN_CATALOG,
         GARBLED,
         JSON_IN_THE_ENVIRONMENT,
         NO_TLS,
@@ -545,6 +614,8 @@ SCENARIOS = [
         NO_ANSWER,
         STOPPED,
         READER_GONE,
+        CATALOG_READER_GONE,
+        MACHINE,
         UNFORESEEN,
         STREAM_MAP,
         BATCH_FILE,

@@ -196,6 +196,7 @@ def stories(draw: st.DrawFn) -> Story:
             "lookback_days": draw(st.sampled_from([0, 0.3, 1, 2])),
             "max_concurrent_exports": draw(st.sampled_from([1, 3])),
             "export_timeout_minutes": 2,
+            "stream_maps": draw(st.sampled_from([None, None, {"contacts": {"twice": "id * 2"}}])),
         },
         script=script,
         signal_after_seconds=draw(st.integers(0, 60)) if end == "signal" else None,

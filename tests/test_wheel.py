@@ -80,4 +80,4 @@ def test_the_wheel_brings_the_command(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = [n for n in archive.namelist() if n.endswith("entry_points.txt")]
 
-    assert "tap-cometly = tap_cometly.tap:main" in archive.read(entry_points).decode()
+    assert "tap-cometly = tap_cometly.__main__:main" in archive.read(entry_points).decode()
