@@ -24,6 +24,8 @@ rm -f .coverage .coverage.*
 "$python" -m coverage combine --quiet
 if [ $# -eq 0 ]; then
   "$python" -m coverage report --fail-under=95
+  echo "pytest, end to end: Meltano and real targets, installed into .e2e"
+  "$python" -m pytest -m e2e -n 2 --dist worksteal tests/e2e
 else
   "$python" -m coverage report # of a part of the tests: nothing to demand
 fi
