@@ -171,13 +171,13 @@ class ExportFile:
             FileError: The file ends early, changed, fails its checksum or could not be fetched.
             LineError: A line is longer than any contact.
         """
-        first_line = 1
+        next_line = 1
         rest = bytearray()
         while chunk := self._read(size):
             end = chunk.find(b"\n")
             if len(rest) + (len(chunk) if end < 0 else end) > LONGEST_LINE_BYTES:
                 message = (
-                    f"line {first_line} of its file is longer than {LONGEST_LINE_BYTES:,} bytes "
+                    f"line {next_line} of its file is longer than {LONGEST_LINE_BYTES:,} bytes "
                     "and so no contact; ask Cometly's support about this export"
                 )
                 raise LineError(message)
@@ -185,13 +185,12 @@ class ExportFile:
                 rest += chunk
                 continue
             end = chunk.rfind(b"\n") + 1
-            lines = b"".join((rest, chunk[:end]))
-            rest = bytearray(chunk[end:])
-            block = Block(lines, first_line, lines.count(b"\n"))
-            first_line += block.line_count
-            yield block
+            line_count = chunk.count(b"\n")
+            first_line, next_line = next_line, next_line + line_count
+            yield Block(_joined(rest, chunk[:end]), first_line, line_count)
+            rest += chunk[end:]
         if rest:
-            yield Block(bytes(rest) + b"\n", first_line, 1)
+            yield Block(_joined(rest, b"\n"), next_line, 1)
 
     def _read(self, size: int) -> bytes:
         try:
@@ -208,6 +207,13 @@ class ExportFile:
                 "again, and if it fails again ask Cometly's support about this export"
             )
             raise FileError(message) from None
+
+
+def _joined(rest: bytearray, end: bytes) -> bytes:
+    """What was kept back and what ends it; a long line is then kept once, not twice."""
+    lines = b"".join((rest, end))
+    rest.clear()
+    return lines
 
 
 class _Broken(Exception):  # noqa: N818 - ends in a FileError if it lasts
