@@ -308,6 +308,28 @@ class TestPace:
 
         assert world.clock.now() - began < 29
 
+    def test_ten_years_of_a_quiet_space_take_some_fifty_exports(self, world: World) -> None:
+        decade = 10 * 365 * DAY
+        people = contacts_every(DAY, JUNE - decade + HOUR, JUNE)
+        world.fill(people)
+
+        run = world.sync(start_date=until(JUNE - decade), end_date=until(JUNE))
+
+        assert set(run.ids) == {person.id for person in people}
+        assert 45 <= len(world.windows()) <= 50
+
+    def test_two_runs_at_once_share_the_limits_and_both_complete(self, world: World) -> None:
+        serve(world, days=10, seconds=5)
+        began = world.clock.now()
+
+        both = [exports_of(world, days=10, max_concurrent_exports=5) for _ in range(2)]
+        windows = [[export.window for export in pair] for pair in zip(*both, strict=True)]
+
+        assert [one for one, _ in windows] == [other for _, other in windows]
+        assert len(windows) == 10
+        assert any(request.status == 429 for request in world.requests("create"))
+        assert world.clock.now() - began >= 3 * 60  # for 20 exports, five a minute
+
     def test_a_rate_limit_for_polls_is_waited_for(self, world: World) -> None:
         world.simulator.faults.add("poll", TooManyRequests(retry_after=100))
 

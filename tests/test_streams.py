@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
+import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +16,15 @@ from urllib.request import url2pathname
 
 import pytest
 
+from simulator import Population
 from simulator.faults import ExportFails, Form
 from simulator.files import FileForm
 from tap_cometly.errors import SettingError
 from tests.conftest import NOON, contact, contacts_every
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import Run, World
 
 JUNE = datetime(2024, 6, 1, tzinfo=UTC)
@@ -49,6 +56,15 @@ def metadata_of(catalog: dict[str, Any], *breadcrumb: str) -> dict[str, Any]:
         item["metadata"] for item in entry["metadata"] if item["breadcrumb"] == list(breadcrumb)
     )
     return found
+
+
+TIMES = ("created_from", "created_until")
+
+
+def times_of(record: dict[str, Any]) -> tuple[datetime, datetime]:
+    """Between which times a record's contact was created."""
+    first, last = (datetime.fromisoformat(record[field]) for field in TIMES)
+    return first, last
 
 
 class TestRecords:
@@ -85,6 +101,44 @@ class TestRecords:
         world.simulator.faults.add("create", only((b'{"id":7}',)))
 
         assert world.sync().records[0]["email"] is None
+
+    @pytest.mark.parametrize("window_days", [None, 1, 0.25])
+    def test_a_contact_was_created_between_the_two_times_of_its_record(
+        self, world: World, window_days: float | None
+    ) -> None:
+        people = contacts_every(timedelta(hours=7), JUNE + timedelta(minutes=7), JUNE + 29 * DAY)
+        world.fill(people, timezone="America/New_York")
+
+        run = world.sync(window_days=window_days)
+
+        created = {person.id: person.created_at for person in people}
+        assert set(run.ids) == set(created)
+        for record in run.records:
+            first, last = times_of(record)
+            assert first <= created[record["id"]] <= last
+            assert window_days is None or last - first <= window_days * DAY
+
+    @pytest.mark.parametrize("timezone", ["UTC", "Asia/Kathmandu", "America/New_York"])
+    def test_every_time_is_in_utc_in_one_form(self, world: World, timezone: str) -> None:
+        world.fill(contacts_every(12 * HOUR, JUNE, JUNE + 29 * DAY), timezone=timezone)
+
+        run = world.sync(start_date="2024-06-01T00:00:00.5", end_date="2024-06-29T17:30+05:45")
+
+        times = {record[field] for record in run.records for field in TIMES}
+        assert len(times) == len(set(run.bookmarks)) + 1
+        for time in {*times, *run.bookmarks}:
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", time)
+
+    @pytest.mark.parametrize(("end_inclusive", "times"), [(True, 2), (False, 1)])
+    def test_a_contact_of_the_second_where_windows_meet_comes_once_or_twice(
+        self, world: World, times: int, *, end_inclusive: bool
+    ) -> None:
+        """Whichever way Cometly treats the end of an export, nobody falls into a gap."""
+        world.fill([contact(1, JUNE + DAY)], end_inclusive=end_inclusive)
+
+        run = world.sync(window_days=1, end_date="2024-06-03T00:00:00Z")
+
+        assert run.ids == [1] * times
 
     def test_tokens_and_emails_come_when_their_settings_are_on(self, world: World) -> None:
         world.fill([contact(7, JUNE + HOUR, comet_tokens=["new", "old"], emails=["a@b.c"])])
@@ -181,6 +235,20 @@ class TestOrder:
 
         assert sorted(broken.ids + resumed.ids) == [person.id for person in people]
 
+    def test_a_window_that_broke_off_comes_again_from_its_start(self, world: World) -> None:
+        people = contacts_every(HOUR, JUNE + timedelta(minutes=1), JUNE + 3 * DAY)
+        world.fill(people)
+        bad = Form(FileForm(lines=(b'{"id":0}',) * 60_000 + (b"{",)))
+        world.simulator.faults.add("create", bad, after=1)
+        settings: dict[str, Any] = {"window_days": 1, "lookback_days": 0}
+        broken = world.sync(**settings)
+
+        resumed = world.sync(broken.states[-1], **settings)
+
+        of_second_day = {person.id for person in people[24:48]}
+        assert set(broken.ids) & set(resumed.ids) == of_second_day
+        assert set(broken.ids) | set(resumed.ids) == {0, *(person.id for person in people)}
+
 
 class TestBookmark:
     """How a given state is read, and that it never goes back."""
@@ -226,6 +294,56 @@ class TestBookmark:
         )
 
         assert run.bookmarks == [STATE_AT] * 4 + ["2024-06-21T00:00:00+00:00"]
+
+    def test_without_a_state_everything_is_read_again(self, world: World) -> None:
+        people = contacts_every(HOUR, JUNE + HOUR / 2, JUNE + 29 * DAY)
+        world.fill(people)
+        first = world.sync(end_date="2024-06-30T00:00:00Z")
+
+        again = world.sync(end_date="2024-06-30T00:00:00Z")
+
+        everybody = sorted(person.id for person in people)
+        assert (sorted(first.ids), sorted(again.ids)) == (everybody, everybody)
+        assert again.bookmarks == first.bookmarks
+
+    @pytest.mark.parametrize(
+        ("lookback_days", "found"), [(0, set()), (1, {4}), (2, {3, 4}), (30, {1, 2, 3, 4})]
+    )
+    def test_who_comes_late_or_changes_is_read_while_the_lookback_reaches_the_creation(
+        self, world: World, lookback_days: float, found: set[int]
+    ) -> None:
+        long_ago, recently = JUNE + HOUR, NOON - 2 * DAY
+        world.fill([contact(1, long_ago, name="old"), contact(3, recently, name="old")])
+        state = world.sync().states[-1]
+        changed = [contact(1, long_ago, name="new"), contact(3, recently, name="new")]
+        late = [contact(2, long_ago, name="new"), contact(4, NOON - DAY, name="new")]
+        world.space.add([*changed, *late])
+        world.clock.sleep(DAY.total_seconds())
+
+        run = world.sync(state, lookback_days=lookback_days)
+
+        assert {(record["id"], record["name"]) for record in run.records} == {
+            (number, "new") for number in found
+        }
+
+    @pytest.mark.parametrize(
+        ("setting", "field"),
+        [("include_all_emails", "emails"), ("include_comet_tokens", "comet_tokens")],
+    )
+    def test_a_field_switched_on_later_makes_no_older_contact_come_again(
+        self, world: World, setting: str, field: str
+    ) -> None:
+        world.fill(contacts_every(DAY, JUNE + HOUR, JUNE + 29 * DAY))
+        catalog = catalog_of(world)
+        state = world.sync(catalog=catalog).states[-1]
+        world.space.add([contact(99, NOON + HOUR, emails=["a@b.c"], comet_tokens=["t"])])
+        world.clock.sleep(DAY.total_seconds())
+
+        settings: dict[str, Any] = {"lookback_days": 0, setting: True}
+        run = world.sync(state, catalog, **settings)
+
+        assert [record["id"] for record in run.records] == [99]
+        assert run.records[0][field] == {"emails": ["a@b.c"], "comet_tokens": ["t"]}[field]
 
     def test_an_older_form_is_compared_as_an_instant(self, world: World) -> None:
         late = state_at("2024-06-20T02:30:00+02:00")  # a later string, an earlier time
@@ -288,8 +406,66 @@ class TestFullTable:
 
         assert world.sync(given, self.catalog(world)).states == [given]
 
+    def test_it_brings_who_came_late_or_changed_however_long_ago(self, world: World) -> None:
+        world.fill([contact(1, JUNE + DAY, name="old")])
+        state = world.sync().states[-1]
+        world.space.add([contact(1, JUNE + DAY, name="new"), contact(2, JUNE + DAY, name="late")])
+
+        run = world.sync(state, self.catalog(world))
+
+        assert {record["id"]: record["name"] for record in run.records} == {1: "new", 2: "late"}
+
+    def test_who_was_deleted_comes_no_more_and_no_message_says_so(self, world: World) -> None:
+        *people, deleted = contacts_every(6 * HOUR, JUNE + HOUR, NOON - HOUR)
+        world.fill([*people, deleted])
+        first = world.sync()
+        assert deleted.id in first.ids
+        world.space.population = Population(people)
+
+        incremental = world.sync(first.states[-1])
+        full = world.sync(first.states[-1], self.catalog(world))
+
+        assert set(incremental.ids) == {person.id for person in people[-5:]}
+        assert set(full.ids) == {person.id for person in people}
+        for run in (incremental, full):
+            assert {message["type"] for message in run.messages} <= {"SCHEMA", "RECORD", "STATE"}
+
     def test_it_does_not_even_read_a_bad_bookmark(self, world: World) -> None:
         assert world.sync(state_at("garbage"), self.catalog(world)).error is None
+
+
+class TestWrongTimeZone:
+    """A Space in New York, and the setting `timezone` left at UTC: nothing tells the tap."""
+
+    LATE = contact(1, NOON + HOUR)
+    """Created when clocks in New York show 9:00: long past, for a tap that is told 12:00."""
+
+    def test_the_times_of_a_record_are_wrong_by_its_difference(self, world: World) -> None:
+        noon = JUNE + 12 * HOUR
+        world.fill([contact(1, noon)], timezone="America/New_York")
+
+        run = world.sync(timezone="UTC", window_days=1 / 12, end_date="2024-06-02T00:00:00Z")
+
+        first, last = times_of(run.records[0])
+        assert run.error is None
+        assert first <= noon - 4 * HOUR <= last < noon
+
+    @pytest.mark.parametrize(
+        ("timezone", "lookback_days", "found"),
+        [("UTC", 0, []), ("UTC", 1, [1]), ("America/New_York", 0, [1])],
+        ids=["wrong, without lookback", "wrong", "right, without lookback"],
+    )
+    def test_without_a_lookback_contacts_are_missed(
+        self, world: World, timezone: str, lookback_days: float, found: list[int]
+    ) -> None:
+        settings: dict[str, Any] = {"timezone": timezone, "lookback_days": lookback_days}
+        world.fill([self.LATE], timezone="America/New_York")
+        first = world.sync(**settings)
+        assert first.ids == []
+
+        world.clock.sleep(DAY.total_seconds())
+
+        assert world.sync(first.states[-1], **settings).ids == found
 
 
 class TestBothPaths:
@@ -575,6 +751,50 @@ class TestProgress:
 
         said = [json.loads(m[8:]) for m in caplog.messages if m.startswith("METRIC: ")]
         assert {point["metric"]: point["value"] for point in said}["record_count"] == 48
+
+
+class FilesWritten:
+    """Notes which files this thread opens for writing, while it is asked to."""
+
+    def __init__(self) -> None:
+        """Listen, from now to the end of the process: Python lets nobody stop listening."""
+        self.paths: list[str] | None = None
+        self._thread = threading.get_ident()
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" or self.paths is None or threading.get_ident() != self._thread:
+            return
+        path, _, flags = arguments
+        # Python may keep the code of a module that it loads only now.
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and "__pycache__" not in str(path):
+            self.paths.append(str(path))
+
+    def by(self, run: Callable[[], Run]) -> list[str]:
+        """The files that a run opens for writing."""
+        self.paths = paths = list[str]()
+        try:
+            assert run().error is None
+        finally:
+            self.paths = None
+        return paths
+
+
+@pytest.fixture(scope="module")
+def files_written() -> FilesWritten:
+    """Who notes files."""
+    return FilesWritten()
+
+
+def test_a_run_writes_no_file_but_with_batch_config(
+    world: World, files_written: FilesWritten, tmp_path: Path
+) -> None:
+    world.fill(contacts_every(HOUR, JUNE, JUNE + 9 * DAY))
+    batch_config = {"encoding": {"format": "jsonl"}, "storage": {"root": tmp_path.as_uri()}}
+
+    assert files_written.by(world.sync) == []
+    assert files_written.by(lambda: world.sync(stream_maps={"contacts": {"x": "id"}})) == []
+    assert files_written.by(lambda: world.sync(batch_config=batch_config)) != []
 
 
 def test_an_export_that_fails_twice_is_halved_and_nothing_is_lost(world: World) -> None:

@@ -665,6 +665,15 @@ def test_a_start_date_after_the_bookmark_is_the_start() -> None:
     assert found[0] == "2024-06-01T00:00:00Z"
 
 
+def test_a_start_date_put_earlier_moves_no_start_of_a_sync_with_a_bookmark() -> None:
+    starts = {
+        (span(start_date=start_date, bookmark="2024-05-10T17:10:00Z", lookback_days=1) or [])[0]
+        for start_date in ("2024-05-01T00:00:00Z", "2024-01-01T00:00:00Z", "2000-01-01T00:00:00Z")
+    }
+
+    assert starts == {"2024-05-09T04:00:00Z"}
+
+
 @pytest.mark.parametrize("lookback_days", [0, 1, 30])
 @pytest.mark.parametrize("bookmark", ["2024-05-01T00:00:00Z", "2024-05-01T00:00:01Z"])
 def test_with_a_bookmark_at_or_after_the_end_there_is_nothing_to_do(
