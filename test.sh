@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Lint, types and tests, in an environment of their own (.venv-test). Arguments go to pytest:
+# Lint, types and tests, in an environment of their own (.venv-test); the end-to-end tests install
+# Meltano and targets into .e2e. Arguments go to pytest:
+# ./test.sh -m "not slow"
 # ./test.sh tests/test_windows.py -k midnight
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -24,8 +26,6 @@ rm -f .coverage .coverage.*
 "$python" -m coverage combine --quiet
 if [ $# -eq 0 ]; then
   "$python" -m coverage report --fail-under=95
-  echo "pytest, end to end: Meltano and real targets, installed into .e2e"
-  "$python" -m pytest -m e2e -n 2 --dist worksteal tests/e2e
 else
   "$python" -m coverage report # of a part of the tests: nothing to demand
 fi
