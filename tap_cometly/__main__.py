@@ -14,7 +14,7 @@ def main() -> NoReturn:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
     try:
-        from tap_cometly.tap import run  # noqa: PLC0415 - takes long enough for a signal to come
+        from tap_cometly.command import run  # noqa: PLC0415 - takes long enough for a signal to come
 
         exit_code = run()
     except Stopped as stopped:

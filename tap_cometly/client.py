@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
-import backoff
 import requests
-import urllib3
 from requests.auth import AuthBase
 
+from tap_cometly.connections import DirectSession, cause, pauses
 from tap_cometly.errors import CometlyError
 from tap_cometly.limits import (
     CALL_SECONDS,
     CALL_TRIES,
     CONNECT_TIMEOUT_SECONDS,
-    LONGEST_PAUSE_SECONDS,
     RATE_LIMIT_PAUSE_SECONDS,
     READ_TIMEOUT_SECONDS,
     SHORTEST_RATE_LIMIT_PAUSE_SECONDS,
@@ -34,7 +31,7 @@ from tap_cometly.redaction import REDACTOR
 from tap_cometly.settings import is_safe_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from tap_cometly.clock import Clock
     from tap_cometly.settings import Settings
@@ -104,43 +101,6 @@ class BearerAuth(AuthBase):
         """
         request.headers["Authorization"] = f"Bearer {self._api_key}"
         return request
-
-
-class DirectSession(requests.Session):
-    """Carries its own auth alone, no cookies, and looks at no redirect, not even where it leads."""
-
-    def __init__(self, auth: AuthBase) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            auth: Authorizes requests, and in doing so keeps `~/.netrc` out.
-        """
-        super().__init__()
-        self.auth = auth
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request; plain http goes to this machine alone, so through no proxy.
-
-        A proxy of the environment could read the API key on the way.
-
-        Args:
-            request: The request.
-            **kwargs: As for any session.
-
-        Returns:
-            The answer.
-        """
-        if str(request.url).lower().startswith("http:"):
-            kwargs["proxies"] = {}
-        return super().send(request, **kwargs)
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None, as if no answer were a redirect.
-
-        Args:
-            resp: Any answer.
-        """
 
 
 class CometlyClient:
@@ -277,18 +237,6 @@ def _http_date(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def pauses() -> Iterator[float]:
-    """Pauses between tries, without end: up to 1, 2, 4 … seconds, drawn at random.
-
-    Yields:
-        Seconds.
-    """
-    growing = backoff.expo(max_value=LONGEST_PAUSE_SECONDS)
-    next(growing)
-    for longest in growing:
-        yield backoff.full_jitter(longest)
-
-
 def _export_status(response: requests.Response, export_id: int | None) -> ExportStatus:
     """Read an answer that is shaped as documented, and about the export asked for, if one was."""
     answer = _json_object(response)
@@ -356,21 +304,3 @@ def _message(answer: Mapping[str, Any]) -> str | None:
         return None
     words = " ".join(REDACTOR.clean(message).split())
     return words if len(words) <= _LONGEST_MESSAGE else f"{words[:_LONGEST_MESSAGE]}…"
-
-
-def cause(fault: Exception) -> str:
-    """Why a request failed, without the URL that libraries put into their exceptions.
-
-    Args:
-        fault: What `requests` or `urllib3` raised.
-
-    Returns:
-        A few words.
-    """
-    if isinstance(fault, (requests.Timeout, urllib3.exceptions.TimeoutError)):
-        return "it did not answer in time"
-    if isinstance(fault, requests.exceptions.SSLError):
-        return "its TLS certificate was not accepted"
-    if isinstance(fault, requests.exceptions.ProxyError):
-        return "the proxy refused"
-    return "the connection could not be made or broke"

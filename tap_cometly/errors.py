@@ -34,6 +34,9 @@ class SettingError(TapError):
             kind: What it is, where it is no setting.
         """
         shown = value if isinstance(value, _Phrase) else repr(str(value))
+        if value is MISSING:
+            variable = f"TAP_COMETLY_{name.upper()}"
+            allowed += f"; put it into the file of --config, or into {variable} for --config ENV"
         super().__init__(f"{kind} '{name}' is {shown}; it has to be {allowed}.")
 
 

@@ -23,7 +23,7 @@ from tap_cometly.limits import (
     SHORTEST_POLL_SECONDS,
 )
 from tap_cometly.progress import duration
-from tap_cometly.windows import SHORTEST_SECONDS
+from tap_cometly.windows import SHORTEST_SECONDS, bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,18 +87,6 @@ class Export:
 
 class _ExportLost(Exception):  # noqa: N818 - the export is created anew
     """The export failed, vanished or outlived its time-out."""
-
-
-def bound(instant: datetime) -> str:
-    """A window's start or end as records, state and messages show it.
-
-    Args:
-        instant: An instant in UTC, whole seconds.
-
-    Returns:
-        Like `2024-01-15T05:00:00+00:00`.
-    """
-    return instant.strftime("%Y-%m-%dT%H:%M:%S+00:00")
 
 
 class Exports:

@@ -22,7 +22,7 @@ import requests
 import urllib3
 from requests.auth import AuthBase
 
-from tap_cometly.client import DirectSession, cause, pauses
+from tap_cometly.connections import DirectSession, cause, pauses
 from tap_cometly.errors import FileError, LineError
 from tap_cometly.limits import (
     CONNECT_TIMEOUT_SECONDS,

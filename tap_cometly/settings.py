@@ -90,6 +90,7 @@ class Settings:
         Raises:
             SettingError: A required setting is missing, or one has a value it cannot have.
         """
+        api_key = _api_key(config)
         zone = read_timezone(config.get("timezone"))
         start_date = _read_date(config, "start_date", zone)
         if start_date is None:
@@ -98,7 +99,7 @@ class Settings:
         if end_date is not None and end_date < start_date:
             raise SettingError("end_date", config["end_date"], "at or after start_date")
         return cls(
-            api_key=_api_key(config),
+            api_key=api_key,
             start_date=start_date,
             end_date=end_date,
             zone=zone,

@@ -34,11 +34,11 @@ from tap_cometly.batches import write_jsonl
 from tap_cometly.client import CometlyClient
 from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_record
 from tap_cometly.errors import SettingError, TapError
-from tap_cometly.exports import Exports, bound, naming
+from tap_cometly.exports import Exports, naming
 from tap_cometly.files import Storage
 from tap_cometly.progress import Progress
 from tap_cometly.settings import read_instant
-from tap_cometly.windows import WindowPlan, sync_range
+from tap_cometly.windows import WindowPlan, bound, sync_range
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -182,12 +182,15 @@ class ContactsStream(Stream):
             The files' encoding and locations.
 
         Raises:
-            SettingError: Stream maps would make several streams of one.
-            TapError: A file could not be written.
+            TapError: Stream maps would make several streams of one, or a file could not be
+                written.
         """
         if len(self.stream_maps) > 1:
-            allowed = "without stream maps that make several streams of one"
-            raise SettingError("batch_config", "set", allowed)
+            message = (
+                "Batch files hold one stream, and the setting 'stream_maps' makes several of it; "
+                "leave out 'batch_config', or those maps."
+            )
+            raise TapError(message)
         with self.get_record_counter() as counter, self.get_sync_timer():
             for export in self._exports():
                 try:

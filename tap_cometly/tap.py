@@ -1,24 +1,16 @@
-"""`TapCometly`: the settings as Singer and Meltano see them, discovery, and how a run ends."""
+"""`TapCometly`: the settings as Singer and Meltano see them, discovery, and what it is given."""
 
 from __future__ import annotations
 
 import io
 import json
-import logging
-import os
 import sys
-import traceback
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-import click
 from singer_sdk import Tap
 from singer_sdk import typing as th
 from singer_sdk.configuration._dict_config import TRUTHY, parse_environment_config
-from singer_sdk.exceptions import (
-    ConfigValidationError,
-    MapExpressionError,
-    StreamMapConfigError,
-)
+from singer_sdk.exceptions import MapExpressionError, StreamMapConfigError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.plugin_base import JSONSchemaValidator, _ConfigInput
 
@@ -36,19 +28,22 @@ from tap_cometly.settings import (
     MOST_CONCURRENT_EXPORTS,
     Settings,
 )
-from tap_cometly.signals import Stopped, StopRequest
+from tap_cometly.signals import StopRequest
 from tap_cometly.streams import OPTIONAL_FIELDS, ContactsStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
+    import click
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
     from singer_sdk.singerlib import Catalog
 
     from tap_cometly.clock import Clock
 
 _FALSY = ("false", "0", "no", "off")
+_LONGEST_RULE = 100
+"""A longer part of a JSON Schema is no part of a sentence."""
 
 
 class TapCometly(Tap):
@@ -225,15 +220,16 @@ class TapCometly(Tap):
             state: What `--state` holds.
 
         Raises:
-            SettingError: It is no Singer state.
+            TapError: It is no Singer state.
         """
         bookmarks = state.get("bookmarks", {})
         streams = bookmarks.values() if isinstance(bookmarks, dict) else [None]
         if state and ("value" in state or not all(isinstance(one, dict) for one in streams)):
-            allowed = (
-                'a JSON object like {"bookmarks": {"contacts": {…}}}: the value of a STATE line'
+            message = (
+                "The file of --state holds no Singer state; give the tap the value of a STATE "
+                'line, like {"bookmarks": {"contacts": {…}}}, or none at all.'
             )
-            raise SettingError("--state", "something else", allowed, kind="The file of")
+            raise TapError(message)
         super().load_state(state)
 
     def warn_of_unknown_field(self, field: str) -> None:
@@ -268,7 +264,10 @@ class TapCometly(Tap):
         for error in JSONSchemaValidator(self.config_jsonschema).iter_errors(self._config):
             name = ".".join(str(part) for part in error.absolute_path) or "config"
             shown = error.instance if isinstance(error.instance, (str, int)) else HIDDEN
-            allowed = f"of {error.validator} {json.dumps(error.validator_value, default=str)}"
+            rule = json.dumps(error.validator_value, default=str)
+            allowed = f"of {error.validator} {rule}"
+            if len(rule) > _LONGEST_RULE:
+                allowed = "as 'tap-cometly --about' and the Singer SDK's documentation say"
             raise SettingError(name, shown, allowed)
 
     @property
@@ -387,66 +386,3 @@ def _json_file(file: IO[str] | None, option: str) -> IO[str] | None:
         message = f"The file of {option} is no JSON object; give the tap one, or none at all."
         raise TapError(message)
     return io.StringIO(text)
-
-
-def run() -> int:
-    """Run the command line, and say in one sentence why if not all was done.
-
-    Returns:
-        The exit code.
-    """
-    clean_all_logs()
-    try:
-        exit_code = _run_command()
-        sys.stdout.flush()
-    except Stopped as stopped:
-        return _last_words(str(stopped), stopped.exit_code)
-    except click.ClickException as error:
-        return _last_words(error.format_message(), error.exit_code)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it ends in one sentence
-        return _last_words(_why(error))
-    return exit_code
-
-
-def _why(error: Exception) -> str:
-    """Why the run ends, in one sentence; of what nobody foresaw, the place as well."""
-    if isinstance(error, (TapError, ConfigValidationError)):
-        return str(error)
-    if isinstance(error, BrokenPipeError):
-        return "The reader of the tap's output went away; nothing is lost by that."
-    if isinstance(error, OSError) and error.strerror:
-        return (
-            f"The machine did not let the tap go on: {error.strerror}; mend that, and start again "
-            "from the last state that the target kept."
-        )
-    # Not the message: who knows what it quotes.
-    frames = REDACTOR.clean("".join(traceback.format_tb(error.__traceback__)))
-    logging.getLogger(TapCometly.name).error("Unforeseen error:\n%s", frames)
-    return (
-        f"An unforeseen error ended the run ({type(error).__name__}); please report it with the "
-        "lines above."
-    )
-
-
-def _run_command() -> int:
-    """Run the command line; not by click's `main`, which ends silently when a pipe is closed."""
-    try:
-        command = TapCometly.cli
-        with command.make_context(TapCometly.name, sys.argv[1:]) as context:
-            command.invoke(context)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except SystemExit as end:  # so the SDK ends `--about`
-        return int(end.code or 0)
-    return 0
-
-
-def _last_words(sentence: str, exit_code: int = 1) -> int:
-    """Say why the run ends, as the last line on stderr."""
-    one_line = " ".join(REDACTOR.clean(sentence).split())
-    logging.getLogger(TapCometly.name).critical("%s", one_line)
-    try:
-        sys.stdout.flush()
-    except OSError:  # else Python would complain of it on its way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return exit_code

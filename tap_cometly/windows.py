@@ -74,6 +74,18 @@ class Window:
         )
 
 
+def bound(instant: datetime) -> str:
+    """A window's start or end as records, state and messages show it.
+
+    Args:
+        instant: An instant in UTC, whole seconds.
+
+    Returns:
+        Like `2024-01-15T05:00:00+00:00`.
+    """
+    return instant.strftime("%Y-%m-%dT%H:%M:%S+00:00")
+
+
 def first_instant(wall: datetime, zone: tzinfo) -> datetime:
     """The first instant at which a zone's clocks show a wall-clock time, or have passed it.
 

@@ -19,7 +19,8 @@ from simulator.faults import (
     ServerError,
     TooManyRequests,
 )
-from tap_cometly.client import CometlyClient, ExportStatus, ExportVanished, RateLimited, pauses
+from tap_cometly.client import CometlyClient, ExportStatus, ExportVanished, RateLimited
+from tap_cometly.connections import pauses
 from tap_cometly.errors import CometlyError
 from tests.conftest import API_KEY, NOON, VirtualClock
 

@@ -123,9 +123,10 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("'user_agent'", {"user_agent": "two\nlines"}),
     ("'…' is '…'; it has to be of", {"flattening_enabled": "x"}),
     ("'…' is not usable (its value is not shown); it has to be of", {"stream_maps": []}),
+    ("it has to be as 'tap-cometly --about'", {"stream_maps": {"contacts": 5}}),
     ("'stream_maps' makes no sense", {"stream_maps": {"contacts": {"x": "1 +"}}}),
     (
-        "'batch_config' is 'set'",
+        "Batch files hold one stream",
         {
             "batch_config": {"encoding": {"format": "jsonl"}, "storage": {"root": "file:///tmp"}},
             "stream_maps": {"copy": {"__source__": "contacts", "id": "id"}, "contacts": {}},
@@ -143,7 +144,7 @@ def test_a_setting_that_is_refused(world: World, part: str, settings: dict[str, 
 
 
 STATES: list[tuple[str, dict[str, Any]]] = [
-    ("file of '--state'", {"type": "STATE", "value": {"bookmarks": {}}}),
+    ("no Singer state", {"type": "STATE", "value": {"bookmarks": {}}}),
     ("'replication_key_value'", {"bookmarks": {"contacts": {"replication_key_value": "soon"}}}),
 ]
 
@@ -361,7 +362,7 @@ CAUSES: list[tuple[str, Trouble]] = [
     ("the storage answered 403, as", Trouble("download", Answer(403))),
     ("the storage answered …", Trouble("download", Throttled())),
 ]
-NO_TLS = "TLS certificate"
+NO_TLS = "secure connection (TLS)"
 NO_PROXY = "proxy refused"
 NO_ANSWER = "did not answer in time"
 

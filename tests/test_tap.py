@@ -124,7 +124,10 @@ def test_settings_come_from_the_environment_too(command: Command, space: Simulat
     [
         (
             {"api_key": None},
-            "Setting 'api_key' is missing; it has to be the API key of your Cometly Space.",
+            (
+                "Setting 'api_key' is missing; it has to be the API key of your Cometly Space; "
+                "put it into the file of --config, or into TAP_COMETLY_API_KEY for --config ENV."
+            ),
         ),
         (
             {"api_key": "key with spaces"},
@@ -238,7 +241,7 @@ def test_a_state_of_another_shape_is_one_sentence(
     run = command("--state", "state.json", config=settings_for(space))
 
     assert run.returncode == 1
-    assert last_line(run).startswith("The file of '--state' is 'something else'; it has to be ")
+    assert last_line(run).startswith("The file of --state holds no Singer state; ")
 
 
 @pytest.mark.parametrize("state", ["{}", "null", ""])
