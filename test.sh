@@ -17,6 +17,8 @@ echo "Installing the development dependencies into $environment"
 echo "ruff"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+echo "deptry"
+"$python" -m deptry --no-ansi .
 echo "mypy"
 "$python" -m mypy
 

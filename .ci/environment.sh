@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# For demo.sh and test.sh: a virtual environment from nothing but Python 3.11 or later with pip.
+# For demo.sh, test.sh and .ci/lowest: an environment from nothing but Python 3.11 or later with pip.
 
 # Prints the first Python that is new enough.
 find_python() {

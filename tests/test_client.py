@@ -465,6 +465,8 @@ class TestRefusals:
 
         call(client, kind)  # would fail at that proxy
 
+        assert len(world.requests(kind)) == (2 if kind == "create" else 1)
+
     def test_where_a_redirect_leads_is_not_even_looked_at(self, world: World) -> None:
         client = completed_export(world)
         world.simulator.faults.add("poll", Redirect("http://["))

@@ -1,30 +1,67 @@
-"""What is installed is whole: a wheel brings its schema, its types and its command along."""
+"""What a release ships is whole: an sdist that makes the wheel, and a wheel with all it needs."""
 
 from __future__ import annotations
 
+import email
 import json
 import os
+import re
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from email.message import Message
+
 ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def build(what: str, source: Path, folder: Path) -> Path:
+    """Build a distribution with the backend that is installed, so from no network.
+
+    Args:
+        what: `sdist` or `wheel`.
+        source: What to build it from.
+        folder: Where to put it.
+
+    Returns:
+        The file.
+    """
+    options = ["--no-isolation", f"--{what}", "--outdir", str(folder)]
+    subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "build", *options, str(source)], check=True, capture_output=True
+    )
+    (built,) = folder.iterdir()
+    return built
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built as a release is."""
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
-        check=True,
-        capture_output=True,
-    )
-    (built,) = folder.glob("*.whl")
-    return built
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist of this checkout."""
+    return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is in the sdist."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (top,) = folder.iterdir()
+    return top
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist as a release is."""
+    return build("wheel", unpacked, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +71,24 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(folder), str(wheel)], check=True)  # noqa: S603
     return folder
+
+
+def about(wheel: Path, name: str) -> str:
+    """A file of the wheel that describes it.
+
+    Args:
+        wheel: The wheel.
+        name: The file, within `.dist-info`.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = [n for n in archive.namelist() if n.endswith(f".dist-info/{name}")]
+        return archive.read(path).decode()
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> Message:
+    """What the wheel tells an index."""
+    return email.message_from_string(about(wheel, "METADATA"))
 
 
 def test_the_installed_tap_finds_its_schema(installed: Path, tmp_path: Path) -> None:
@@ -66,18 +121,57 @@ def test_the_installed_tap_is_not_the_checkout(installed: Path, tmp_path: Path) 
 
 
 def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
-    names = {Path(name).parts[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
 
-    assert {name for name in names if not name.endswith(".dist-info")} == {"tap_cometly"}
-
-
-@pytest.mark.parametrize("name", ["tap_cometly/py.typed", "tap_cometly/schemas/contacts.json"])
-def test_the_wheel_has_what_is_not_python(wheel: Path, name: str) -> None:
-    assert name in zipfile.ZipFile(wheel).namelist()
+    modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tap_cometly/*.py")}
+    extras = {"tap_cometly/py.typed", "tap_cometly/schemas/contacts.json"}
+    assert {name for name in names if ".dist-info/" not in name} == modules | extras
 
 
 def test_the_wheel_brings_the_command(wheel: Path) -> None:
-    archive = zipfile.ZipFile(wheel)
-    (entry_points,) = [n for n in archive.namelist() if n.endswith("entry_points.txt")]
+    assert "tap-cometly = tap_cometly.__main__:main" in about(wheel, "entry_points.txt")
 
-    assert "tap-cometly = tap_cometly.__main__:main" in archive.read(entry_points).decode()
+
+def test_the_wheel_brings_the_licence(wheel: Path, metadata: Message) -> None:
+    assert metadata["License-Expression"] == PROJECT["license"]
+    assert about(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text("utf-8")
+
+
+def test_the_wheel_says_what_pyproject_says(metadata: Message) -> None:
+    def named(requirement: str) -> str:
+        return re.split(r"[^\w-]", requirement)[0]
+
+    assert metadata["Name"] == PROJECT["name"]
+    assert metadata["Summary"] == PROJECT["description"]
+    assert metadata["Requires-Python"] == PROJECT["requires-python"]
+    assert metadata.get_all("Classifier") == PROJECT["classifiers"]
+    assert metadata.get_all("Provides-Extra") == list(PROJECT["optional-dependencies"])
+    required = [
+        named(line) for line in metadata.get_all("Requires-Dist", []) if "extra" not in line
+    ]
+    assert required == [named(line) for line in PROJECT["dependencies"]]
+    urls = [f"{label}, {url}" for label, url in PROJECT.get("urls", {}).items()]
+    assert metadata.get_all("Project-URL", []) == urls
+    assert metadata.get_payload() == (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only git knows what the repository holds")
+def test_the_sdist_has_the_whole_repository_and_nothing_else(unpacked: Path) -> None:
+    def listed(*options: str) -> set[str]:
+        command = ["git", "-C", str(ROOT), "ls-files", "-z", *options]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        return {name for name in answer.stdout.split("\0") if name and (ROOT / name).exists()}
+
+    files = [path for path in unpacked.rglob("*") if path.is_file()]
+    names = {path.relative_to(unpacked).as_posix() for path in files}
+    assert listed() - names == set()
+    assert names - listed("--cached", "--others", "--exclude-standard") == {"PKG-INFO"}
+
+
+def test_an_index_takes_both(sdist: Path, wheel: Path) -> None:
+    twine = [sys.executable, "-m", "twine", "check", "--strict"]
+    check = subprocess.run(  # noqa: S603
+        [*twine, str(sdist), str(wheel)], capture_output=True, text=True, check=False
+    )
+
+    assert check.returncode == 0, check.stdout + check.stderr

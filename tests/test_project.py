@@ -1,0 +1,212 @@
+"""The project keeps its own rules: those of AGENTS.md, and what CI and the documents say of it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Node = TypeVar("Node", bound=ast.AST)
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+DEPENDENCIES = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
+RULES = re.findall(r"(?m)^- (.+(?:\n  .+)*)$", (ROOT / "AGENTS.md").read_text("utf-8"))
+MODULES = sorted((ROOT / "tap_cometly").glob("*.py"))
+TESTS = sorted((ROOT / "tests").glob("test_*.py"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+A_WORKFLOW = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+A_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+A_TEST_FILE = pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+
+
+def name_of(requirement: str) -> str:
+    """The package that a requirement asks for."""
+    return re.split(r"[^\w-]", requirement, maxsplit=1)[0].lower()
+
+
+def jobs(path: Path) -> dict[str, dict[str, Any]]:
+    """The jobs of a workflow, by name."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text("utf-8"))["jobs"]
+    return found
+
+
+class TestRules:
+    """AGENTS.md."""
+
+    def test_each_names_the_tests_that_check_it(self) -> None:
+        assert RULES
+        for rule in RULES:
+            end = re.search(r": ((?:`tests/[\w/]+\.py`(?:, )?)+)\.$", rule)
+            assert end, f"names no test: {rule}"
+            for name in re.findall(r"`(.+?)`", end[1]):
+                assert (ROOT / name).is_file(), f"there is no {name}"
+
+    def test_only_finish_moves_the_bookmark(self) -> None:
+        found = {
+            f"{path.stem}.{function}"
+            for path in MODULES
+            for function, node in with_functions(ast.parse(path.read_text("utf-8")))
+            if stores(node, "replication_key_value")
+        }
+
+        assert found == {"streams.ContactsStream._finish"}
+
+    @A_MODULE
+    def test_an_error_raised_in_a_handler_hides_the_one_it_handles(self, path: Path) -> None:
+        raised = [
+            ast.unparse(node)
+            for handler in nodes(path, ast.ExceptHandler)
+            for node in ast.walk(handler)
+            if isinstance(node, ast.Raise) and node.exc is not None
+        ]
+
+        assert [error for error in raised if not error.endswith(" from None")] == []
+
+    def test_python_backoff_is_declared_and_backoff_is_not(self) -> None:
+        lists = [
+            PROJECT["dependencies"],
+            *PROJECT["optional-dependencies"].values(),
+            *PYPROJECT["dependency-groups"].values(),
+        ]
+        names = {name_of(line) for lines in lists for line in lines if isinstance(line, str)}
+
+        assert "python-backoff" in names
+        assert "backoff" not in names
+
+    @A_TEST_FILE
+    def test_no_test_waits(self, path: Path) -> None:
+        calls = {ast.unparse(call.func) for call in nodes(path, ast.Call)}
+        imports = {ast.unparse(statement) for statement in nodes(path, ast.ImportFrom)}
+
+        assert calls & {"time.sleep", "asyncio.sleep"} == set()
+        assert imports & {"from time import sleep", "from asyncio import sleep"} == set()
+
+    @A_TEST_FILE
+    def test_every_test_asserts_something(self, path: Path) -> None:
+        tests = [test for test in nodes(path, ast.FunctionDef) if test.name.startswith("test_")]
+
+        assert [test.name for test in tests if not asserts(test)] == []
+
+
+class TestDependencies:
+    """docs/dependencies.md and pyproject.toml."""
+
+    def test_each_has_its_row_in_both_tables(self) -> None:
+        told, health = re.findall(r"(?m)((?:^\| `[\w-]+` \|.*\n)+)", DEPENDENCIES)
+
+        names = [name_of(line) for line in PROJECT["dependencies"]]
+        assert re.findall(r"(?m)^\| `([\w-]+)`", told) == names
+        assert re.findall(r"(?m)^\| `([\w-]+)`", health) == names
+
+    @pytest.mark.parametrize("requirement", PROJECT["dependencies"], ids=name_of)
+    def test_the_row_has_its_bounds(self, requirement: str) -> None:
+        bounds = re.sub(r"^[\w-]+>=", "", requirement.partition(";")[0])
+        bounds = bounds.replace(",<", ", below ")
+
+        assert f"| `{name_of(requirement)}` | {bounds} |" in DEPENDENCIES
+
+    def test_the_groups_are_told(self) -> None:
+        groups = set(PYPROJECT["dependency-groups"]) - {"dev"}
+
+        assert {group for group in groups if f"`{group}`" not in DEPENDENCIES} == set()
+
+
+class TestWorkflows:
+    """.github/workflows."""
+
+    def test_every_version_that_is_promised_is_tested(self) -> None:
+        prefix = "Programming Language :: Python :: "
+        promised = [
+            text.removeprefix(prefix)
+            for text in PROJECT["classifiers"]
+            if re.fullmatch(re.escape(prefix) + r"3\.\d+", text)
+        ]
+        tests = jobs(ROOT / ".github" / "workflows" / "test.yml")
+
+        assert tests["test"]["strategy"]["matrix"]["python"] == promised
+        assert PROJECT["requires-python"] == f">={promised[0]}"
+
+    def test_the_lowest_versions_are_tested_as_contributing_says(self) -> None:
+        job = jobs(ROOT / ".github" / "workflows" / "test.yml")["lowest"]
+
+        runs = [step["run"] for step in job["steps"] if "run" in step]
+        assert runs == [".ci/lowest"]
+        assert "`.ci/lowest`" in CONTRIBUTING
+        pythons = [step["with"].get("python-version") for step in job["steps"] if "with" in step]
+        assert f">={pythons[-1]}" == PROJECT["requires-python"]
+
+    @A_WORKFLOW
+    def test_every_action_is_pinned_by_its_commit(self, path: Path) -> None:
+        uses = re.findall(r"(?m)^\s+(?:- )?uses: (.+)$", path.read_text("utf-8"))
+
+        assert uses
+        for action in uses:
+            assert re.fullmatch(r"[\w-]+/[\w./-]+@[0-9a-f]{40} # v[\d.]+", action), action
+
+    @A_WORKFLOW
+    def test_nothing_may_be_written_but_a_release(self, path: Path) -> None:
+        granted = [yaml.safe_load(path.read_text("utf-8"))["permissions"]]
+        granted += [job.get("permissions", {}) for job in jobs(path).values()]
+
+        allowed = [{}, {"contents": "read"}]
+        if path.name == "release.yml":
+            allowed.append({"id-token": "write"})
+        assert [grant for grant in granted if grant not in allowed] == []
+
+    @A_WORKFLOW
+    def test_no_checkout_keeps_its_token(self, path: Path) -> None:
+        for job in jobs(path).values():
+            for step in job["steps"]:
+                if step.get("uses", "").startswith("actions/checkout@"):
+                    assert step["with"]["persist-credentials"] is False
+
+
+def nodes(path: Path, kind: type[Node]) -> Iterator[Node]:
+    """The parts of a module that are of a kind."""
+    return (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, kind))
+
+
+def with_functions(node: ast.AST, within: str = "") -> Iterable[tuple[str, ast.AST]]:
+    """All parts of some code, each with the name of the function or class that it is in."""
+    for child in ast.iter_child_nodes(node):
+        yield within, child
+        name = getattr(child, "name", None)
+        is_scope = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        inner = f"{within}.{name}".lstrip(".") if is_scope else within
+        yield from with_functions(child, inner)
+
+
+def stores(node: ast.AST, key: str) -> bool:
+    """Whether some code puts a value under a key, or takes it away."""
+    match node:
+        case ast.Subscript(slice=ast.Constant(value=value), ctx=ast.Store() | ast.Del()):
+            return bool(value == key)
+        case ast.Dict(keys=keys):
+            return any(isinstance(each, ast.Constant) and each.value == key for each in keys)
+        case ast.Call(
+            func=ast.Attribute(attr="setdefault" | "pop"), args=[ast.Constant(value), *_]
+        ):
+            return bool(value == key)
+        case ast.keyword(arg=name):
+            return name == key
+    return False
+
+
+def asserts(test: ast.FunctionDef) -> bool:
+    """Whether a test has an `assert`, expects an error, or leaves it to a function `assert_…`."""
+    return any(
+        isinstance(node, ast.Assert)
+        or (isinstance(node, ast.Name) and node.id.startswith("assert_"))
+        or ast.unparse(node) in {"pytest.raises", "pytest.warns"}
+        for node in ast.walk(test)
+    )
