@@ -44,10 +44,23 @@ def follow(page: str, project: MeltanoProject) -> list[str]:
         if kind == "yaml" and text.startswith(_FILE):
             project.write(merged(project.read(), yaml.safe_load(text)))
         if kind == "bash":
-            script = ["bash", "-euo", "pipefail", "-c", text]
-            printed.append(run(script, cwd=project.folder, env=project.environment).stdout)
+            printed.append(bash(text, project))
     assert printed
     return printed
+
+
+def bash(commands: str, project: MeltanoProject) -> str:
+    """Do what a block says.
+
+    Args:
+        commands: Lines for bash.
+        project: Where.
+
+    Returns:
+        What they printed.
+    """
+    script = ["bash", "-euo", "pipefail", "-c", commands]
+    return run(script, cwd=project.folder, env=project.environment).stdout
 
 
 def merged(old: Any, new: Any) -> Any:  # noqa: ANN401

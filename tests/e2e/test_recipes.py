@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from simulator import Population, Simulator, Space
 from tests.e2e.conftest import FIRST_END, ZONE, at
 from tests.e2e.destinations import DuckDb
 from tests.e2e.installed import CHECK_JSONSCHEMA, CHECKOUT, clean_environment, environment, run
-from tests.e2e.recipes import RECIPES, blocks, follow
+from tests.e2e.recipes import RECIPES, bash, blocks, follow
 from tests.e2e.rows import expected, loaded, until
 
 if TYPE_CHECKING:
@@ -44,6 +45,23 @@ def project(project: MeltanoProject) -> MeltanoProject:
 def first(people: list[Contact]) -> list[Contact]:
     """Those who are loaded up to the end date."""
     return until(FIRST_END, people)
+
+
+def test_the_readmes_first_use(project: MeltanoProject, first: list[Contact]) -> None:
+    copy_example, *read_contacts = [
+        text for kind, text in blocks(CHECKOUT / "README.md") if kind == "bash"
+    ]
+    shutil.copy(CHECKOUT / ".env.example", project.folder)
+    key = project.settings.pop("TAP_COMETLY_API_KEY")
+
+    bash(copy_example, project)
+    with (project.folder / ".env").open("a") as settings:
+        settings.write(f"TAP_COMETLY_API_KEY={key}\nTAP_COMETLY_TIMEZONE={ZONE}\n")
+    *_, told = [bash(commands, project) for commands in read_contacts]
+
+    database = DuckDb(project.folder / "output", "cometly.duckdb")
+    assert loaded(database) == expected(database, first)
+    assert "10 rows" in told
 
 
 def test_postgres(project: MeltanoProject, postgres: Postgres, first: list[Contact]) -> None:
