@@ -174,7 +174,7 @@ class Exports:
         while not export.is_created:
             self._wait_until(self._no_create_before, "Cometly to take the next export")
         while True:
-            self._wait_until(export.next_poll, str(export))
+            self._wait_until(export.next_poll, f"export {export.export_id}")
             if url := self._poll(export):
                 return url
 

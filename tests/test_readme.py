@@ -63,7 +63,8 @@ def test_readme_names_the_settings_of_the_sdk() -> None:
 def test_readme_names_only_files_that_there_are() -> None:
     names = re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\.?\w+\.(?:py|sh|yml|example))`", README)
     assert names
-    missing = [name for name in names if not (CHECKOUT / name).exists()]
+    made_by_a_run = {"output/cometly.duckdb"}
+    missing = [name for name in {*names} - made_by_a_run if not (CHECKOUT / name).exists()]
     assert missing == []
 
 
