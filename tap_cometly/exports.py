@@ -187,7 +187,7 @@ class Exports:
                 return
             if now >= self._last_heartbeat + HEARTBEAT_SECONDS:
                 self._last_heartbeat = now
-                logger.info("Waiting for %s since %s", what, duration(now - self._waiting_since))
+                logger.info("Waiting for %s, %s so far", what, duration(now - self._waiting_since))
             wake = min(moment, self._last_heartbeat + HEARTBEAT_SECONDS)
             if now < self._no_create_before < wake:
                 wake = self._no_create_before

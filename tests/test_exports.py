@@ -659,7 +659,7 @@ class TestHeartbeat:
         next(iter(exports_of(world, days=1)))
 
         assert [message for message in caplog.messages if message.startswith("Waiting")] == [
-            f"Waiting for export 1 since {seconds} s" for seconds in (30, 60, 90)
+            f"Waiting for export 1, {seconds} s so far" for seconds in (30, 60, 90)
         ]
 
     @pytest.mark.parametrize(
