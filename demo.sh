@@ -70,7 +70,7 @@ quietly install
 
 start=$(days_ago 730)
 echo
-echo "2. Starting a simulated Cometly Space: $contacts contacts since $start, in $zone."
+echo "2. Starting a simulated Cometly Space: ${contacts%000},000 contacts since $start, in $zone."
 echo "   It writes an export in less than a second, as many as are asked for; Cometly takes minutes,"
 echo "   and allows 5 exports and 30 polls a minute."
 "$python" -m simulator --size "$contacts" --since "$start" --timezone "$zone" \

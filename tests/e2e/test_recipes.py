@@ -206,16 +206,6 @@ def test_every_page_with_commands_is_followed_here() -> None:
     assert [page for page in pages if f'follow("{page}", project)' not in here] == []
 
 
-def test_pages_link_to_files_that_there_are() -> None:
-    missing = [
-        (page.name, target)
-        for page in RECIPES.glob("*.md")
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
-        if not (RECIPES / target).exists()
-    ]
-    assert missing == []
-
-
 def test_workflow_is_as_its_schema_says() -> None:
     program = environment("check-jsonschema", CHECK_JSONSCHEMA) / "bin" / "check-jsonschema"
     workflow = ORCHESTRATORS / "github-actions.yml"
