@@ -6,7 +6,7 @@ import ast
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
@@ -96,6 +96,63 @@ class TestRules:
         tests = [test for test in nodes(path, ast.FunctionDef) if test.name.startswith("test_")]
 
         assert [test.name for test in tests if not asserts(test)] == []
+
+
+class TestRooms:
+    """docs/how-it-works.md: each module is a room, and does not know what others know."""
+
+    HTTP = ("http", "requests", "tap_cometly.client", "tap_cometly.connections", "urllib3")
+    SINGER = ("click", "singer_sdk", "tap_cometly.streams", "tap_cometly.tap")
+    BYTES = ("gzip", "io", "isal", "zlib")
+    STRANGERS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "tap": (*HTTP, "datetime", "time"),
+        "settings": (*HTTP, *SINGER),
+        "windows": (*HTTP, *SINGER, *BYTES, "logging", "time"),
+        "exports": (*SINGER, *BYTES, "requests"),
+        "client": (*SINGER, "tap_cometly.exports", "tap_cometly.windows"),
+        "connections": (*SINGER, "tap_cometly.client", "tap_cometly.files"),
+        "files": (*SINGER, "json", "msgspec", "tap_cometly.client", "tap_cometly.contacts"),
+        "contacts": (*HTTP, *SINGER, "datetime", "time"),
+        "streams": ("requests", "urllib3", *BYTES),
+        "messages": (*HTTP, "tap_cometly.contacts"),
+        "progress": (*HTTP, *SINGER),
+    }
+
+    @pytest.mark.parametrize("room", STRANGERS)
+    def test_a_room_imports_nothing_that_it_shall_not_know(self, room: str) -> None:
+        known = imports(ROOT / "tap_cometly" / f"{room}.py")
+
+        assert [
+            stranger
+            for stranger in self.STRANGERS[room]
+            if any(name == stranger or name.startswith(f"{stranger}.") for name in known)
+        ] == []
+
+    @A_MODULE
+    def test_every_room_is_on_the_page(self, path: Path) -> None:
+        page = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+
+        assert f"`{path.stem}`" in page or path.stem == "__init__"
+
+    @A_MODULE
+    def test_every_room_says_what_it_is_for(self, path: Path) -> None:
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+
+
+def imports(path: Path) -> set[str]:
+    """What a module imports when it runs, not for types alone."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            found.update({node.module or "", *(f"{node.module}.{a.name}" for a in node.names)})
+        nodes += ast.iter_child_nodes(node)
+    return found
 
 
 class TestDependencies:
