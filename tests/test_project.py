@@ -193,6 +193,11 @@ class TestWorkflows:
         assert tests["test"]["strategy"]["matrix"]["python"] == promised
         assert PROJECT["requires-python"] == f">={promised[0]}"
 
+    def test_everything_is_tested_by_the_readmes_command(self) -> None:
+        job = jobs(ROOT / ".github" / "workflows" / "test.yml")["everything"]
+
+        assert [step["run"] for step in job["steps"] if "run" in step] == ["./test.sh"]
+
     def test_the_lowest_versions_are_tested_as_contributing_says(self) -> None:
         job = jobs(ROOT / ".github" / "workflows" / "test.yml")["lowest"]
 
