@@ -60,6 +60,14 @@ def test_readme_names_the_settings_of_the_sdk() -> None:
     assert {name for name in SDK_SETTINGS if f"`{name}`" in README} == SDK_SETTINGS
 
 
+def test_readme_lists_every_field_of_the_stream_in_order() -> None:
+    schema = json.loads((CHECKOUT / "schemas" / "contacts.json").read_text("utf-8"))
+    table = README.split("## The stream `contacts`")[1].split("\n## ")[0]
+    cells = [row.split(" | ")[0] for row in re.findall(r"(?m)^\| (`.+) \|$", table)]
+
+    assert re.findall(r"`(\w+)`", " ".join(cells)) == list(schema["properties"])
+
+
 def test_readme_names_only_files_that_there_are() -> None:
     names = re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\.?\w+\.(?:py|sh|yml|example))`", README)
     assert names
