@@ -69,11 +69,16 @@ export PYTHONUTF8=1
 quietly install
 
 start=$(days_ago 730)
+# In UTC: from the Space's midnight on, up to ten minutes ago. So at the end all of them are there.
+first=$("$python" -c "
+from datetime import *; from zoneinfo import ZoneInfo
+print(f'{datetime.fromisoformat(\"$start\").replace(tzinfo=ZoneInfo(\"$zone\")).astimezone(UTC):%FT%T}')")
+last=$("$python" -c "from datetime import *; print(f'{datetime.now(UTC) - timedelta(minutes=10):%FT%T}')")
 echo
 echo "2. Starting a simulated Cometly Space: ${contacts%000},000 contacts since $start, in $zone."
 echo "   It writes an export in less than a second, as many as are asked for; Cometly takes minutes,"
 echo "   and allows 5 exports and 30 polls a minute."
-"$python" -m simulator --size "$contacts" --since "$start" --timezone "$zone" \
+"$python" -m simulator --size "$contacts" --since "$first" --until "$last" --timezone "$zone" \
   --api-port 0 --storage-port 0 --queued-seconds 0.2 --processing-seconds 0.6 \
   --creates-per-minute 0 --polls-per-minute 0 --ready-file .demo/space.json >>"$log" 2>&1 </dev/null &
 until [ -e .demo/space.json ]; do

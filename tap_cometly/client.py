@@ -182,10 +182,11 @@ class CometlyClient:
                 if tries == CALL_TRIES or elapsed + pause > CALL_SECONDS:
                     message = (
                         f"Cometly could not {doing}: {fault}, at the last of {tries} tries; "
-                        "check the network and Cometly's status, then run the tap again."
+                        "check the network, the setting 'api_url' if it is set, and Cometly's "
+                        "status, then run the tap again."
                     )
                     raise CometlyError(message) from None
-                logger.info("Cometly could not %s: %s; next try in %.0f s", doing, fault, pause)
+                logger.info("Cometly could not %s: %s; next try in %.1f s", doing, fault, pause)
             self._clock.sleep(pause)
         raise AssertionError  # there is always another pause
 

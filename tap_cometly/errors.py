@@ -36,7 +36,10 @@ class SettingError(TapError):
         shown = value if isinstance(value, _Phrase) else repr(str(value))
         if value is MISSING:
             variable = f"TAP_COMETLY_{name.upper()}"
-            allowed += f"; put it into the file of --config, or into {variable} for --config ENV"
+            allowed += (
+                f"; put it into the file of --config, or as {variable} into the environment "
+                "(for --config ENV) or Meltano's .env"
+            )
         super().__init__(f"{kind} '{name}' is {shown}; it has to be {allowed}.")
 
 

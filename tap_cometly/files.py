@@ -412,7 +412,7 @@ class ResumingStream(io.RawIOBase):
             raise FileError(message)
         pause = next(self._pauses)
         logger.info(
-            "The file broke off after %d bytes: %s; going on in %.0f s",
+            "The file broke off after %d bytes: %s; going on in %.1f s",
             self._position,
             why,
             pause,

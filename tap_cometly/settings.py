@@ -200,7 +200,7 @@ def _is_loopback(host: str) -> bool:
 
 def _api_key(config: Mapping[str, Any]) -> str:
     key = config.get("api_key")
-    if key is None:
+    if key in (None, ""):
         raise SettingError("api_key", MISSING, "the API key of your Cometly Space")
     if not isinstance(key, str) or not _VISIBLE_ASCII.fullmatch(key):
         raise SettingError("api_key", HIDDEN, "a Cometly API key, without spaces")

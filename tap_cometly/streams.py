@@ -54,8 +54,10 @@ if TYPE_CHECKING:
     from tap_cometly.tap import TapCometly
     from tap_cometly.windows import Window
 
-_EXPECTED_ENDS = (TapError, AbortedSyncFailedException, AbortedSyncPausedException)
-"""Errors with a message for the user, and the end of a trial run (`--test`)."""
+_TRIAL_ENDS = (AbortedSyncFailedException, AbortedSyncPausedException)
+"""What the SDK ends a trial run (`--test`) with."""
+_EXPECTED_ENDS = (TapError, *_TRIAL_ENDS)
+"""These and errors with a message for the user."""
 
 OPTIONAL_FIELDS = {
     "comet_tokens": "include_comet_tokens",
@@ -122,6 +124,9 @@ class ContactsStream(Stream):
                 self._sync_blocks()
             else:
                 yield from super()._sync_records(context, write_messages=write_messages)
+        except _TRIAL_ENDS:
+            self.logger.info("The trial is over: a contact was read, so the settings work")
+            raise
         finally:
             self._writer.flush()
 
@@ -274,7 +279,8 @@ class ContactsStream(Stream):
             zone=settings.zone,
         )
         if sync is None:
-            self.logger.info("Nothing to do: the range is complete up to the bookmark")
+            why = "is complete up to the bookmark" if self._bookmark else "has not begun yet"
+            self.logger.info("Nothing to do: the range from start_date on %s", why)
             return
         progress = Progress(*sync, settings.zone, clock.monotonic())
         self.logger.info("%s", progress.opening())

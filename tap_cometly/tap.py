@@ -259,8 +259,10 @@ class TapCometly(Tap):
         return []
 
     def _check_sdk_settings(self) -> None:
-        """Check the settings that the SDK adds, and fill in defaults."""
+        """Check the settings that the SDK adds, and fill in defaults; warn of unknown ones."""
         self.append_builtin_config(self.config_jsonschema)
+        for name in sorted(self._config.keys() - self.config_jsonschema["properties"].keys()):
+            self.logger.warning("There is no setting '%s'; it has no effect", name)
         for error in JSONSchemaValidator(self.config_jsonschema).iter_errors(self._config):
             name = ".".join(str(part) for part in error.absolute_path) or "config"
             shown = error.instance if isinstance(error.instance, (str, int)) else HIDDEN

@@ -86,7 +86,7 @@ def test_example_is_taken_once_the_key_is_filled_in(monkeypatch: pytest.MonkeyPa
     config = TapCometly(parse_env_config=True).config
     for name, schema in own_settings().items():
         if name in {"timezone", "lookback_days", "max_concurrent_exports", "api_url"}:
-            assert config[name] == schema["default"]
+            assert config[name] == schema["default"], f".env.example, {name}"
 
 
 def test_example_sets_only_what_everybody_needs() -> None:

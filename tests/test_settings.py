@@ -194,8 +194,8 @@ def test_a_bad_api_key_is_refused_and_not_shown(key: object) -> None:
     assert KEY not in sentence
 
 
-def test_an_empty_api_key_is_refused() -> None:
-    assert refusal(api_key="").startswith("Setting 'api_key' is not usable")
+def test_an_empty_api_key_is_missing() -> None:
+    assert refusal(api_key="").startswith("Setting 'api_key' is missing; ")
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,22 @@ class TestBookmark:
 
         assert (run.error, run.states, world.simulator.requests) == (None, [state], [])
 
+    @pytest.mark.parametrize(
+        ("state", "why"),
+        [
+            (state_at("2024-06-20T00:00:00Z"), "is complete up to the bookmark"),
+            (None, "has not begun yet"),
+        ],
+    )
+    def test_a_run_with_nothing_to_do_says_why(
+        self, world: World, caplog: pytest.LogCaptureFixture, state: dict[str, Any] | None, why: str
+    ) -> None:
+        caplog.set_level("INFO")
+
+        world.sync(state, start_date="2024-06-19", end_date="2024-06-19")
+
+        assert f"Nothing to do: the range from start_date on {why}" in caplog.messages
+
     def test_the_settling_time_ends_a_run(self, world: World) -> None:
         run = world.sync()
 

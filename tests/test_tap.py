@@ -98,6 +98,22 @@ def test_a_trial_says_nothing_of_errors(command: Command, space: Simulator) -> N
     assert "ERROR" not in run.stderr
 
 
+def test_a_trial_ends_with_the_good_news(command: Command, space: Simulator) -> None:
+    run = command("--test", config=settings_for(space))
+
+    assert last_line(run) == "The trial is over: a contact was read, so the settings work"
+
+
+def test_a_misspelt_setting_is_warned_of_without_its_value(
+    command: Command, space: Simulator
+) -> None:
+    run = command(config=settings_for(space, time_zone="America/New_York"))
+
+    assert "WARNING" in run.stderr
+    assert "There is no setting 'time_zone'; it has no effect" in run.stderr
+    assert "New_York" not in run.stderr
+
+
 def test_a_complete_run_exits_with_0(command: Command, space: Simulator) -> None:
     run = command(config=settings_for(space))
 
@@ -126,7 +142,8 @@ def test_settings_come_from_the_environment_too(command: Command, space: Simulat
             {"api_key": None},
             (
                 "Setting 'api_key' is missing; it has to be the API key of your Cometly Space; "
-                "put it into the file of --config, or into TAP_COMETLY_API_KEY for --config ENV."
+                "put it into the file of --config, or as TAP_COMETLY_API_KEY into the environment "
+                "(for --config ENV) or Meltano's .env."
             ),
         ),
         (
