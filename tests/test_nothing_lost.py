@@ -4,7 +4,8 @@ Each example is a Space (zone, clock changes, how it treats an export's end, how
 hour), people (many on the seconds that matter), settings, faults, and an end: the run completes,
 fails, is stopped by a signal, or is killed at any byte of its output. Then:
 
-- every contact created before a STATE line's bookmark came before that line;
+- every contact created before a STATE line's bookmark came before that line, or is in a file that
+  a BATCH line before it names;
 - bookmarks never go back, and never beyond the end of the range;
 - what was written, and a fresh run from the last STATE line, together hold every contact.
 
@@ -13,11 +14,16 @@ fails, is stopped by a signal, or is killed at any byte of its output. Then:
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import signal
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -88,6 +94,7 @@ class Story:
     rules: dict[str, Any]
     config: dict[str, Any]
     script: list[tuple[Where, Fault, int, int]]
+    batch_size: int | None
     signal_after_seconds: float | None
     killed_at: float | None
 
@@ -199,6 +206,7 @@ def stories(draw: st.DrawFn) -> Story:
             "stream_maps": draw(st.sampled_from([None, None, {"contacts": {"twice": "id * 2"}}])),
         },
         script=script,
+        batch_size=draw(st.sampled_from([None, None, None, 1, 4])),
         signal_after_seconds=draw(st.integers(0, 60)) if end == "signal" else None,
         killed_at=draw(st.floats(0, 1)) if end == "killed" else None,
     )
@@ -223,6 +231,16 @@ def interrupt_by_signal(world: World, tap: Any) -> None:  # noqa: ANN401
     world.clock.interrupt = lambda: tap.stop.request(signal.SIGTERM)
 
 
+def handed_over(message: dict[str, Any]) -> set[int]:
+    """Whom a message hands over, by itself or in the files that it names."""
+    if message["type"] == "RECORD":
+        return {message["record"]["id"]}
+    files = [Path(url2pathname(urlsplit(url).path)) for url in message.get("manifest", ())]
+    return {
+        json.loads(line)["id"] for file in files for line in gzip.open(file, "rt", encoding="utf-8")
+    }
+
+
 def created(people: Sequence[Contact], since: datetime, until: datetime) -> set[int]:
     """Who was created from one instant on and before another."""
     return {person.id for person in people if since <= person.created_at < until}
@@ -237,18 +255,23 @@ def created(people: Sequence[Contact], since: datetime, until: datetime) -> set[
 )
 @given(story=stories())
 def test_every_state_is_true_and_a_run_from_it_finds_the_rest(
-    running_simulator: Simulator, share: int, story: Story
+    running_simulator: Simulator, tmp_path: Path, share: int, story: Story
 ) -> None:
     del share
     world = World(running_simulator)
+    if story.batch_size:
+        story.config["batch_config"] = {
+            "encoding": {"format": "jsonl", "compression": "gzip"},
+            "storage": {"root": tmp_path.as_uri()},
+            "batch_size": story.batch_size,
+        }
     run = first_run(world, story)
     event("killed" if story.killed_at is not None else type(run.error).__name__)
 
     written: set[int] = set()
     latest = story.start
     for message in run.messages:
-        if message["type"] == "RECORD":
-            written.add(message["record"]["id"])
+        written |= handed_over(message)
         if message["type"] == "STATE":
             value = message["value"]["bookmarks"]["contacts"]["replication_key_value"]
             bookmark = datetime.fromisoformat(value)
@@ -268,5 +291,6 @@ def test_every_state_is_true_and_a_run_from_it_finds_the_rest(
     if story.killed_at is None and run.error is None:
         assert created(story.people, story.start, story.first_run - 3 * HOUR) <= written
     until = datetime.fromisoformat(resumed.bookmarks[-1])
-    assert created(story.people, story.start, until) <= written | set(resumed.ids)
+    written.update(*map(handed_over, resumed.messages))
+    assert created(story.people, story.start, until) <= written
     assert until >= story.second_run - 3 * HOUR
