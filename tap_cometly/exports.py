@@ -172,7 +172,7 @@ class Exports:
         """Wait until an export is created and completed; then it has a download URL."""
         self._waiting_since = self._last_heartbeat = self._clock.monotonic()
         while not export.is_created:
-            self._wait_until(self._no_create_before, "Cometly to take the next export")
+            self._wait_until(self._no_create_before, "Cometly's limit on new exports")
         while True:
             self._wait_until(export.next_poll, f"export {export.export_id}")
             if url := self._poll(export):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Tap
 from singer_sdk import typing as th
-from singer_sdk.configuration._dict_config import TRUTHY, parse_environment_config
+from singer_sdk.configuration._dict_config import TRUTHY
 from singer_sdk.exceptions import MapExpressionError, StreamMapConfigError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.plugin_base import JSONSchemaValidator, _ConfigInput
@@ -279,9 +280,8 @@ class TapCometly(Tap):
         self.append_builtin_config(self.config_jsonschema)
         for name, schema in self.config_jsonschema["properties"].items():
             kinds = schema.get("type", ())
-            as_text = {"properties": {name: {**schema, "type": ["string"]}}}
-            text = parse_environment_config(as_text, self._env_var_prefix).get(name)
-            if text:
+            # Not by the SDK, which looks for a `.env` too, upward from where it is installed.
+            if text := os.environ.get(f"{self._env_var_prefix}{name.upper()}"):
                 config[name] = text if "string" in kinds else _from_text(name, text, kinds)
         return config
 

@@ -434,6 +434,21 @@ def test_a_warning(
     run = world.sync(state, end_date="2024-06-02T00:00:00Z")
 
     assert run.error is None
+    assert_warns(caplog, part)
+
+
+NO_SETTING = "There is no setting"
+
+
+def test_an_unknown_setting(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    run = world.sync(time_zone="UTC", end_date="2024-06-02T00:00:00Z")
+
+    assert run.error is None
+    assert_warns(caplog, NO_SETTING)
+
+
+def assert_warns(caplog: pytest.LogCaptureFixture, part: str) -> None:
+    """Some warning is as the row says that has these words."""
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     pattern = ".*".join(map(re.escape, row_of(part).split("…")))
     assert any(re.fullmatch(pattern, warning) for warning in said), said
@@ -609,6 +624,7 @@ SCENARIOS = [
     *(
         FOREIGN_CATALOG,
         GARBLED,
+        NO_SETTING,
         JSON_IN_THE_ENVIRONMENT,
         NO_TLS,
         NO_PROXY,

@@ -664,7 +664,7 @@ class TestHeartbeat:
 
     @pytest.mark.parametrize(
         ("kind", "what"),
-        [("create", "Cometly to take the next export"), ("poll", "export 1")],
+        [("create", "Cometly's limit on new exports"), ("poll", "export 1")],
     )
     def test_for_a_rate_limit(
         self, world: World, caplog: pytest.LogCaptureFixture, kind: Where, what: str

@@ -18,7 +18,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 KINDS = {
     "boolean": "boolean",
-    "date-time": "date_iso8601",
+    "date-time": "string",  # of another kind Meltano makes a date of anything
     "integer": "integer",
     "number": "integer",  # Meltano cannot pass on a decimal from the environment
     "object": "object",

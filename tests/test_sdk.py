@@ -135,7 +135,6 @@ def test_the_private_names_that_the_tap_imports_from_the_sdk_are_these() -> None
 
     assert imported == {
         "singer_sdk.configuration._dict_config.TRUTHY",
-        "singer_sdk.configuration._dict_config.parse_environment_config",
         "singer_sdk.helpers._batch.BaseBatchFileEncoding",  # for a type
         "singer_sdk.helpers._batch.BatchConfig",  # for a type
         "singer_sdk.plugin_base._ConfigInput",

@@ -104,6 +104,13 @@ def test_a_trial_ends_with_the_good_news(command: Command, space: Simulator) -> 
     assert last_line(run) == "The trial is over: a contact was read, so the settings work"
 
 
+def test_a_trial_creates_no_exports_ahead(command: Command, space: Simulator) -> None:
+    command("--test", config=settings_for(space, window_days=0.1))
+
+    kinds = [request.kind for request in space.requests]
+    assert kinds.count("create") == kinds.count("download") > 0
+
+
 def test_a_misspelt_setting_is_warned_of_without_its_value(
     command: Command, space: Simulator
 ) -> None:
@@ -133,6 +140,22 @@ def test_settings_come_from_the_environment_too(command: Command, space: Simulat
 
     assert run.returncode == 0
     assert '"emails":[' in run.stdout
+
+
+def test_no_env_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TAP_COMETLY_API_KEY=key\n")
+    # By `-c`, as the SDK would then look into the working folder.
+    code = "from tap_cometly.__main__ import main; main()"
+
+    run = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, "--config", "ENV"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert last_line(run).startswith("Setting 'api_key' is missing; ")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ _HEADER = """\
 """
 _KINDS = {
     "boolean": "boolean",
-    "date-time": "date_iso8601",
+    "date-time": "string",  # of another kind Meltano makes a date of anything
     "integer": "integer",
     "number": "integer",  # Meltano cannot pass on a decimal from the environment
     "object": "object",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from simulator.faults import Stall
@@ -61,6 +63,27 @@ def test_config_test_finds_a_wrong_key(project: MeltanoProject) -> None:
 
     assert done.returncode == 1
     assert "Plugin configuration is invalid" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("date", ["2024-13-01", "2O24-01-01", "3 days ago", "03.04.2024"])
+def test_a_date_typo_reaches_the_tap_as_it_is_and_is_refused(
+    project: MeltanoProject, space: Simulator, date: str
+) -> None:
+    done = project.run("target-jsonl", check=False, TAP_COMETLY_START_DATE=date)
+
+    assert done.returncode == 1
+    assert f"Setting 'start_date' is '{date}'; it has to be" in done.stdout + done.stderr
+    assert space.requests == []
+
+
+def test_a_date_without_quotes_in_meltano_yml_is_a_date(project: MeltanoProject) -> None:
+    del project.settings["TAP_COMETLY_START_DATE"]
+    project.edit_extractor(config={"start_date": dt.date(2024, 6, 1)})
+    assert "start_date: 2024-06-01\n" in (project.folder / "meltano.yml").read_text("utf-8")
+
+    project.run("target-jsonl")
+
+    assert project.bookmark("target-jsonl") == FIRST_END
 
 
 def test_select_lists_the_fields_and_leaves_one_out(project: MeltanoProject) -> None:
