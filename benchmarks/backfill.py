@@ -19,7 +19,8 @@ import pendulum
 from tap_cometly.client import ExportStatus, RateLimited
 from tap_cometly.exports import Exports
 from tap_cometly.settings import Settings
-from tap_cometly.windows import DAY_SECONDS, WindowPlan
+from tap_cometly.times import DAY_SECONDS
+from tap_cometly.windows import WindowPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,33 +9,37 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import requests
-from requests.auth import AuthBase
 
-from tap_cometly.connections import DirectSession, cause, pauses
 from tap_cometly.errors import CometlyError
-from tap_cometly.limits import (
-    CALL_SECONDS,
-    CALL_TRIES,
-    CONNECT_TIMEOUT_SECONDS,
-    RATE_LIMIT_PAUSE_SECONDS,
-    READ_TIMEOUT_SECONDS,
-    SHORTEST_RATE_LIMIT_PAUSE_SECONDS,
-)
 from tap_cometly.redaction import REDACTOR
-from tap_cometly.settings import is_safe_url
+from tap_cometly.times import read_instant
+from tap_cometly.transport import (
+    CONNECT_TIMEOUT_SECONDS,
+    READ_TIMEOUT_SECONDS,
+    DirectSession,
+    backoff_delays,
+    describe_failure,
+    is_safe_url,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from tap_cometly.clock import Clock
     from tap_cometly.settings import Settings
+    from tap_cometly.times import Clock
 
+CALL_TRIES = 8
+CALL_SECONDS = 300
+"""Time for one API call, waits for rate limits aside."""
+RATE_LIMIT_PAUSE_SECONDS = 60
+"""Wait after a 429 without a usable `Retry-After`: Cometly counts by the minute."""
+SHORTEST_RATE_LIMIT_PAUSE_SECONDS = 1
 _LONGEST_MESSAGE = 500
 
 logger = logging.getLogger(__name__)
@@ -50,12 +54,16 @@ class ExportStatus:
         status: `queued`, `processing`, `completed`, `failed`, or one not documented.
         download_url: Presigned URL of a completed export's file, if there is one yet.
         message: What Cometly says about it.
+        created_at: When Cometly created it, UTC; None if not given.
+        completed_at: When Cometly completed it, UTC; None if not given.
     """
 
     export_id: int
     status: str
     download_url: str | None
     message: str | None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
 
 
 class RateLimited(Exception):  # noqa: N818 - no error: a request to wait
@@ -75,32 +83,33 @@ class ExportVanished(Exception):  # noqa: N818 - a state of an export, not an er
     """Cometly knows no such export (any more); its text is what Cometly says, if anything."""
 
 
+class CreateRefused(CometlyError):
+    """Cometly refused to create an export for now or for this window: 409, 422 or 423.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        """Keep the status of the refusal."""
+        super().__init__(message)
+        self.status = status
+
+
 class _Unavailable(Exception):  # noqa: N818 - ends in a CometlyError if it lasts
     """No answer, or none as documented; another try may help."""
 
 
-class BearerAuth(AuthBase):
-    """Sends the API key; being an auth of its own, it also keeps `~/.netrc` out."""
+def bearer_auth(
+    api_key: str,
+) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """An auth for a session that sends the API key as `Authorization: Bearer …`."""
 
-    def __init__(self, api_key: str) -> None:
-        """Remember the key.
-
-        Args:
-            api_key: Cometly API key.
-        """
-        self._api_key = api_key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the header.
-
-        Args:
-            request: The request to be sent.
-
-        Returns:
-            The same request.
-        """
-        request.headers["Authorization"] = f"Bearer {self._api_key}"
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {api_key}"
         return request
+
+    return authorize
 
 
 class CometlyClient:
@@ -127,7 +136,7 @@ class CometlyClient:
             self._options["include_comet_tokens"] = 1
         if settings.include_all_emails:
             self._options["include_all_emails"] = 1
-        self._session = DirectSession(BearerAuth(settings.api_key))
+        self._session = DirectSession(bearer_auth(settings.api_key))
         self._session.headers.update(
             {
                 "Accept": "application/json",
@@ -174,7 +183,7 @@ class CometlyClient:
     ) -> ExportStatus:
         """Make a call, again and again while another try may help."""
         started = self._clock.monotonic()
-        for tries, pause in enumerate(pauses(), 1):
+        for tries, pause in enumerate(backoff_delays(), 1):
             try:
                 return self._send(doing, export_id, body)
             except _Unavailable as fault:
@@ -202,7 +211,7 @@ class CometlyClient:
                 method, url, json=body, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as error:
-            raise _Unavailable(cause(error)) from None
+            raise _Unavailable(describe_failure(error)) from None
         status = response.status_code
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimited(self._retry_after(response))
@@ -251,7 +260,18 @@ def _export_status(response: requests.Response, export_id: int | None) -> Export
         raise _Unavailable(fault)
     if url:
         _check_download_url(url)
-    return ExportStatus(told_id, status, url or None, _message(answer))
+    return ExportStatus(
+        told_id,
+        status,
+        url or None,
+        _message(answer),
+        _instant(answer.get("created_at")),
+        _instant(answer.get("completed_at")),
+    )
+
+
+def _instant(value: object) -> datetime | None:
+    return read_instant(value, UTC) if isinstance(value, str) else None
 
 
 def _json_object(response: requests.Response) -> dict[str, Any]:
@@ -283,11 +303,19 @@ def _refusal(doing: str, response: requests.Response) -> CometlyError:
         )
     message = _message(_json_object(response))
     said = f' and says "{message}"' if message else ""
-    return CometlyError(
+    sentence = (
         f"Cometly refused to {doing}: it answered {status}{said}; {_ADVICE.get(status, _REPORT)}."
     )
+    if status in _REFUSED_CREATE and response.request.method == "POST":
+        return CreateRefused(sentence, status)
+    return CometlyError(sentence)
 
 
+_REFUSED_CREATE = (
+    HTTPStatus.CONFLICT,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.LOCKED,
+)
 _REPORT = "if the message does not help, show it to Cometly's support"
 _ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "check the setting 'api_key'",

@@ -10,29 +10,32 @@ import logging
 from collections import deque
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tap_cometly.client import ExportVanished, RateLimited
 from tap_cometly.errors import CometlyError, ExportError, FileError, LineError
-from tap_cometly.limits import (
-    FIRST_POLL_SECONDS,
-    HEARTBEAT_SECONDS,
-    LONGEST_POLL_SECONDS,
-    POLL_SHARE,
-    SHORTEST_POLL_SECONDS,
-)
 from tap_cometly.progress import duration
-from tap_cometly.windows import SHORTEST_SECONDS, bound
+from tap_cometly.times import format_local, format_utc
+from tap_cometly.windows import SHORTEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tap_cometly.client import CometlyClient
-    from tap_cometly.clock import Clock
     from tap_cometly.files import Block, ExportFile, Storage
     from tap_cometly.settings import Settings
+    from tap_cometly.times import Clock
     from tap_cometly.windows import Window, WindowPlan
+
+FIRST_POLL_SECONDS = 1
+"""After its creation; an export of a quiet hour is completed at once."""
+POLL_SHARE = 0.25
+"""The next poll comes after a quarter of an export's age: a quarter late at most."""
+SHORTEST_POLL_SECONDS = 2.5
+"""At most 24 polls a minute and one more per export; Cometly allows 30, and five creates."""
+LONGEST_POLL_SECONDS = 15
+HEARTBEAT_SECONDS = 30
+"""How often a wait is logged, so that an orchestrator sees that the tap is alive."""
 
 _UNFINISHED = {"queued", "processing", "completed"}
 """A completed export without a download URL is not finished either."""
@@ -82,10 +85,10 @@ class Export:
     def __str__(self) -> str:
         """What it is called in messages."""
         name = f"Export {self.export_id}" if self.is_created else "The export"
-        return f"{name} of {bound(self.window.start)} to {bound(self.window.end)}"
+        return f"{name} of {format_utc(self.window.start)} to {format_utc(self.window.end)}"
 
 
-class _ExportLost(Exception):  # noqa: N818 - the export is created anew
+class ExportFailed(Exception):  # noqa: N818 - the export is created anew
     """The export failed, vanished or outlived its time-out."""
 
 
@@ -134,9 +137,9 @@ class Exports:
         while self._queue or self._plan_next():
             export = self._queue[0]
             try:
-                with naming(export):
+                with error_context(export):
                     file = self._begin(export)
-            except _ExportLost as why:
+            except ExportFailed as why:
                 self._replace(export, str(why))
                 continue
             with closing(file):
@@ -161,7 +164,7 @@ class Exports:
             export.deadline = self._clock.monotonic() + self._timeout_seconds
             try:
                 return self._download_url(export)
-            except _ExportLost as lost:
+            except ExportFailed as lost:
                 message = f"{lost} while its file was read; run the tap again"
                 raise FileError(message) from None
 
@@ -207,9 +210,10 @@ class Exports:
 
     def _create(self, export: Export) -> None:
         try:
-            with naming(export):
+            with error_context(export):
                 export.export_id = self._client.create_export(
-                    self._local(export.window.start), self._local(export.window.end)
+                    format_local(export.window.start, self._zone),
+                    format_local(export.window.end, self._zone),
                 )
         except RateLimited as limit:
             self._no_create_before = self._clock.monotonic() + limit.seconds
@@ -229,17 +233,17 @@ class Exports:
             export.next_poll = self._clock.monotonic() + limit.seconds
             return None
         except ExportVanished as vanished:
-            raise _ExportLost(_with_words("it vanished", str(vanished))) from None
+            raise ExportFailed(_with_words("it vanished", str(vanished))) from None
         if answer.download_url:
             export.next_poll = asked + SHORTEST_POLL_SECONDS
             return answer.download_url
         if answer.status == "failed":
-            raise _ExportLost(_with_words("it failed", answer.message))
+            raise ExportFailed(_with_words("it failed", answer.message))
         self._warn_of_unknown(answer.status)
         age = asked - export.created
         if asked >= export.deadline:
             message = f"it was not done {duration(age)} after its creation"
-            raise _ExportLost(message)
+            raise ExportFailed(message)
         pause = min(max(age * POLL_SHARE, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS)
         export.next_poll = min(asked + pause, export.deadline)
         return None
@@ -266,17 +270,13 @@ class Exports:
             self._warned_of_status = True
             logger.warning("Unknown export status %.100r counts as still processing", status)
 
-    def _local(self, instant: datetime) -> str:
-        """An instant as Cometly reads it: wall-clock time in the Space's zone."""
-        return datetime.fromtimestamp(instant.timestamp(), self._zone).strftime("%Y-%m-%d %H:%M:%S")
-
 
 def _with_words(what: str, message: str | None) -> str:
     return f'{what}, and Cometly says "{message}"' if message else what
 
 
 @contextmanager
-def naming(export: Export) -> Iterator[None]:
+def error_context(export: Export) -> Iterator[None]:
     """Name an export and its window in whatever goes wrong with it.
 
     Args:

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 import urllib3
-from requests.auth import AuthBase
 
-from tap_cometly.connections import DirectSession, cause, pauses
 from tap_cometly.errors import FileError, LineError
-from tap_cometly.limits import (
+from tap_cometly.transport import (
     CONNECT_TIMEOUT_SECONDS,
-    LONGEST_LINE_BYTES,
     READ_TIMEOUT_SECONDS,
-    STORAGE_TRIES,
+    DirectSession,
+    backoff_delays,
+    describe_failure,
+    no_auth,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from tap_cometly.clock import Clock
+    from tap_cometly.times import Clock
 
 try:
     from isal import igzip, igzip_lib
@@ -47,6 +47,10 @@ else:
     FastGzipFile = igzip.GzipFile
     _DAMAGED = (gzip.BadGzipFile, zlib.error, igzip_lib.IsalError)  # type: ignore[assignment]
 
+STORAGE_TRIES = 8
+"""Requests in a row that bring no new byte before the file is given up."""
+LONGEST_LINE_BYTES = 16 * 1024 * 1024
+"""A contact has some hundred bytes; a longer line would fill the memory."""
 BLOCK_BYTES = 64 * 1024
 """Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
 _REQUESTED_BYTES = 64 * 1024
@@ -71,21 +75,6 @@ class Block(NamedTuple):
     line_count: int
 
 
-class NoAuth(AuthBase):
-    """Adds nothing; being an auth of its own, it keeps `~/.netrc` out."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Leave the request as it is.
-
-        Args:
-            request: The request to be sent.
-
-        Returns:
-            The same request.
-        """
-        return request
-
-
 class Storage:
     """Opens export files."""
 
@@ -107,7 +96,7 @@ class Storage:
         self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
         self._clock = clock
         self._gzip_file = gzip_file
-        self._session = DirectSession(NoAuth())
+        self._session = DirectSession(no_auth)
         # Identity: nothing on the way shall compress what is compressed already.
         self._session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
 
@@ -259,7 +248,7 @@ class ResumingStream(io.RawIOBase):
         self._ended = False
         self._url_refused = False
         self._fruitless = 0
-        self._pauses = pauses()
+        self._pauses = backoff_delays()
 
     def readable(self) -> bool:
         """Whether bytes can be read: they can."""
@@ -337,7 +326,7 @@ class ResumingStream(io.RawIOBase):
         try:
             response = self._get(self._url, headers)
         except requests.RequestException as fault:
-            raise _Broken(cause(fault)) from None
+            raise _Broken(describe_failure(fault)) from None
         raw: urllib3.BaseHTTPResponse = response.raw
         try:
             self._accept(response)
@@ -403,7 +392,7 @@ class ResumingStream(io.RawIOBase):
 
     def _pause_or_give_up(self, why: str) -> None:
         if not self._fruitless:
-            self._pauses = pauses()
+            self._pauses = backoff_delays()
         if self._fruitless == STORAGE_TRIES:
             message = (
                 f"its file could not be read on after {self._position:,} bytes: {why}, at the "
@@ -433,7 +422,7 @@ def _read_once(raw: urllib3.BaseHTTPResponse, most: int) -> bytes:
     try:
         return raw.read1(most, decode_content=False)
     except (urllib3.exceptions.HTTPError, OSError) as fault:
-        raise _Broken(cause(fault)) from None
+        raise _Broken(describe_failure(fault)) from None
 
 
 def _whole_length(response: requests.Response) -> int | None:

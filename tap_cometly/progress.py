@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
 from typing import TYPE_CHECKING
 
+from tap_cometly.times import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, format_local
+
 if TYPE_CHECKING:
-    from datetime import tzinfo
+    from datetime import datetime, tzinfo
 
     from tap_cometly.windows import Window
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _LITTLE_SHARE = 0.01
 """With less behind it, a sync cannot tell how long the rest takes."""
 
@@ -37,10 +37,7 @@ class Progress:
 
     def opening(self) -> str:
         """What lies ahead, in one line."""
-        return (
-            f"Contacts created from {self._local(self._start)} to {self._local(self._end)} "
-            f"({self._zone})"
-        )
+        return f"Contacts created from {self._span(self._start, self._end)} ({self._zone})"
 
     def window_done(self, window: Window, contacts: int, now: float) -> str:
         """One line for a window.
@@ -59,7 +56,7 @@ class Progress:
             self._end - self._start
         ).total_seconds()
         return (
-            f"{self._local(window.start)} to {self._local(window.end)} | {contacts:>9,} contacts | "
+            f"{self._span(window.start, window.end)} | {contacts:>9,} contacts | "
             f"{seconds:>8,.1f} s | {math.floor(share * 100):>3}% done | {self._left(share, now)}"
         )
 
@@ -81,9 +78,8 @@ class Progress:
             return "time left unknown yet"
         return f"about {duration((now - self._began) * (1 - share) / share)} left"
 
-    def _local(self, instant: datetime) -> str:
-        local = datetime.fromtimestamp(instant.timestamp(), self._zone)
-        return local.strftime("%Y-%m-%d %H:%M:%S")
+    def _span(self, start: datetime, end: datetime) -> str:
+        return f"{format_local(start, self._zone)} to {format_local(end, self._zone)}"
 
 
 def duration(seconds: float) -> str:
@@ -96,10 +92,10 @@ def duration(seconds: float) -> str:
         Like `40 s`, `12 min`, `3 h 05 min` or `2 d 04 h`.
     """
     whole = round(seconds)
-    if whole < 2 * _MINUTE:
+    if whole < 2 * MINUTE_SECONDS:
         return f"{whole} s"
-    if whole < _HOUR:
-        return f"{round(whole / _MINUTE)} min"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR:02} h"
+    if whole < HOUR_SECONDS:
+        return f"{round(whole / MINUTE_SECONDS)} min"
+    if whole < DAY_SECONDS:
+        return f"{whole // HOUR_SECONDS} h {whole % HOUR_SECONDS // MINUTE_SECONDS:02} min"
+    return f"{whole // DAY_SECONDS} d {whole % DAY_SECONDS // HOUR_SECONDS:02} h"

@@ -6,22 +6,20 @@ can trust. The settings' titles and descriptions stand in `tap`.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from dataclasses import dataclass
-from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tap_cometly.errors import HIDDEN, MISSING, SettingError
-from tap_cometly.windows import DAY_SECONDS, MINUTE_SECONDS, first_instant
+from tap_cometly.times import DAY_SECONDS, MINUTE_SECONDS, read_instant
+from tap_cometly.transport import is_safe_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import tzinfo
+    from datetime import datetime, tzinfo
 
 DEFAULT_API_URL = "https://app.cometly.com/public-api/v1"
 DEFAULT_TIMEZONE = "UTC"
@@ -34,12 +32,8 @@ MOST_CONCURRENT_EXPORTS = 5
 _NO_ZONES = ("localtime", "posix", "right/")
 """Stand beside the zones on many machines: its own zone, copies, clocks with leap seconds."""
 _FIRST_YEAR = 1900
-_EARLIEST, _LATEST = datetime(2, 1, 1), datetime(9998, 12, 31)  # noqa: DTZ001
-"""What lies beyond counts as these: a year from the calendar's ends, no zone leads out of it."""
 _LONGER_THAN_ANY_RANGE_SECONDS = 300 * 366 * DAY_SECONDS
 _DATE_TIME = "an ISO 8601 date-time like 2024-01-15T00:00:00Z, from 1900 on"
-_DATE_FIRST = re.compile(r"(\d{4}-?\d{2}-?\d{2}|\d{4}-?W(?!00)\d{2}-?\d|\d{4}-?\d{3}(?!\d))[^/]*")
-_HOST_AND_PORT = re.compile(r"(\[[^][@]*\]|[^][@:]*)(:\d*)?")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")
 
@@ -114,35 +108,6 @@ class Settings:
         )
 
 
-def read_instant(text: str, zone: tzinfo) -> datetime | None:
-    """Read an ISO 8601 date-time, or a date as its midnight.
-
-    Args:
-        text: What to read.
-        zone: The zone in which a time without an offset is read; a time that its clocks repeat is
-            the earlier one, a time that they skip is the moment of the change.
-
-    Returns:
-        The instant in UTC, fractions of a second cut off; None if the text is anything else.
-    """
-    # `pendulum.parse` also knows "now" and intervals, and reads "2024" and "2024-01" as dates.
-    if not _DATE_FIRST.fullmatch(text):
-        return None
-    import pendulum  # noqa: PLC0415 - a fifth of the start-up, and discovery reads no dates
-
-    try:
-        moment: object = pendulum.parse(text, exact=True, tz=None)
-        if not isinstance(moment, date):
-            return None
-        wall = datetime.combine(moment, datetime.min.time())
-        if isinstance(moment, datetime):
-            wall = datetime.combine(moment.date(), moment.time().replace(microsecond=0))
-            zone = moment.tzinfo or zone
-        return first_instant(min(max(wall, _EARLIEST), _LATEST), zone)
-    except (ValueError, OverflowError):  # no such day, hour or offset
-        return None
-
-
 def read_timezone(name: object) -> tzinfo:
     """Look up an IANA time zone.
 
@@ -163,39 +128,6 @@ def read_timezone(name: object) -> tzinfo:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
     raise SettingError("timezone", name, "an IANA time zone name like America/New_York")
-
-
-def is_safe_url(url: str) -> bool:
-    """Whether a URL is https, or plain http to this very machine, without credentials in it.
-
-    Args:
-        url: The URL.
-
-    Returns:
-        True for https with a host, and for http to 127.0.0.0/8, `::1` or `localhost`.
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError:
-        return False
-    # `urlsplit` finds the host ::1 in "[::1].example.com" too.
-    if not host or not _HOST_AND_PORT.fullmatch(parts.netloc):
-        return False
-    if parts.scheme == "https":
-        return True
-    return parts.scheme == "http" and _is_loopback(host)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address in ipaddress.ip_network("127.0.0.0/8") or address == ipaddress.ip_address("::1")
 
 
 def _api_key(config: Mapping[str, Any]) -> str:

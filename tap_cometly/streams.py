@@ -35,11 +35,11 @@ from tap_cometly.batches import write_jsonl
 from tap_cometly.client import CometlyClient
 from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_record
 from tap_cometly.errors import SettingError, TapError
-from tap_cometly.exports import Exports, naming
+from tap_cometly.exports import Exports, error_context
 from tap_cometly.files import Storage
 from tap_cometly.progress import Progress
-from tap_cometly.settings import read_instant
-from tap_cometly.windows import WindowPlan, bound, sync_range
+from tap_cometly.times import format_utc, read_instant
+from tap_cometly.windows import WindowPlan, sync_range
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -310,7 +310,7 @@ class ContactsStream(Stream):
             selected=lambda field: self.mask["properties", field],
             on_unknown_field=self._tap.warn_of_unknown_field,
         )
-        with naming(export):
+        with error_context(export):
             # By `map`, which forgets a block as soon as its contacts are read.
             contacts_of_blocks = map(reader.read, export.blocks())
             for contacts in self._tap.stop.drawn_interruptibly(contacts_of_blocks):
@@ -318,7 +318,9 @@ class ContactsStream(Stream):
                 yield contacts
 
     def _window_fields(self, window: Window) -> dict[str, str]:
-        bounds = dict(zip(WINDOW_FIELDS, (bound(window.start), bound(window.end)), strict=True))
+        bounds = dict(
+            zip(WINDOW_FIELDS, (format_utc(window.start), format_utc(window.end)), strict=True)
+        )
         return {name: value for name, value in bounds.items() if self.mask["properties", name]}
 
     # The bookmark.
@@ -357,7 +359,7 @@ class ContactsStream(Stream):
         if self._bookmark is None or window.end > self._bookmark:
             self._bookmark = window.end
             self.stream_state["replication_key"] = self.replication_key
-            self.stream_state["replication_key_value"] = bound(window.end)
+            self.stream_state["replication_key_value"] = format_utc(window.end)
         self._tap.write_message(StateMessage(value=self.tap_state))
 
     @property

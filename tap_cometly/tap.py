@@ -16,7 +16,6 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.plugin_base import JSONSchemaValidator, _ConfigInput
 
 from tap_cometly.catalogs import follow_settings, read_catalog
-from tap_cometly.clock import SystemClock
 from tap_cometly.errors import HIDDEN, SettingError, TapError
 from tap_cometly.messages import MessageWriter
 from tap_cometly.redaction import REDACTOR, clean_all_logs
@@ -31,6 +30,7 @@ from tap_cometly.settings import (
 )
 from tap_cometly.signals import StopRequest
 from tap_cometly.streams import OPTIONAL_FIELDS, ContactsStream
+from tap_cometly.times import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
     from singer_sdk.singerlib import Catalog
 
-    from tap_cometly.clock import Clock
+    from tap_cometly.times import Clock
 
 _FALSY = ("false", "0", "no", "off")
 _LONGEST_RULE = 100

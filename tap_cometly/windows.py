@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
-SECOND = timedelta(seconds=1)
-MINUTE_SECONDS = 60
-HOUR_SECONDS = 3600
-DAY_SECONDS = 86_400
+from tap_cometly.times import (
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    MINUTE_SECONDS,
+    SECOND,
+    first_instant,
+    midnight,
+    repeated_stretch,
+    wall_time,
+)
 
 FIRST_LENGTH_SECONDS = DAY_SECONDS
 """An adaptive sync knows nothing of a Space at first; a day is small even in a large one."""
@@ -26,9 +32,9 @@ LONGEST_SECONDS = 90 * DAY_SECONDS
 """Bounds what one failed export costs."""
 CONTACTS_AIMED_AT = 100_000
 """Cometly's page: an export can handle "100,000+ contacts efficiently"."""
-STEP = 10
+MAX_FACTOR = 10
 """One window tells the next by at most this factor: a burst or a lull is not the rule."""
-SETTLING = timedelta(minutes=5)
+SETTLE_DELAY = timedelta(minutes=5)
 """A contact created just now may not be exportable yet, so the range ends this long ago."""
 
 
@@ -74,36 +80,6 @@ class Window:
         )
 
 
-def bound(instant: datetime) -> str:
-    """A window's start or end as records, state and messages show it.
-
-    Args:
-        instant: An instant in UTC, whole seconds.
-
-    Returns:
-        Like `2024-01-15T05:00:00+00:00`.
-    """
-    return instant.strftime("%Y-%m-%dT%H:%M:%S+00:00")
-
-
-def first_instant(wall: datetime, zone: tzinfo) -> datetime:
-    """The first instant at which a zone's clocks show a wall-clock time, or have passed it.
-
-    Args:
-        wall: A naive wall-clock time.
-        zone: The zone of those clocks.
-
-    Returns:
-        The instant in UTC: the earlier of two where the time is repeated, the moment of the clock
-        change where it is skipped.
-    """
-    earlier = _utc(wall.replace(tzinfo=zone, fold=0))
-    if _wall(earlier, zone) == wall:
-        return earlier
-    # Skipped: fold=0 reads the time with the offset from before the change, so it lies after it.
-    return _clock_change(_utc(wall.replace(tzinfo=zone, fold=1)), earlier, zone)
-
-
 def sync_range(  # noqa: PLR0913 - all by name
     *,
     start_date: datetime,
@@ -126,7 +102,7 @@ def sync_range(  # noqa: PLR0913 - all by name
     Returns:
         The first and the last instant (UTC, whole seconds), or None where there is nothing to do.
     """
-    end = (now - SETTLING).replace(microsecond=0)
+    end = (now - SETTLE_DELAY).replace(microsecond=0)
     if end_date is not None:
         end = min(end, end_date)
     end = _before_repeated(end, zone)
@@ -186,7 +162,11 @@ class WindowPlan:
             window: The window.
             contacts: How many contacts its export had.
         """
-        factor = min(max(CONTACTS_AIMED_AT / contacts, 1 / STEP), STEP) if contacts else STEP
+        factor = (
+            min(max(CONTACTS_AIMED_AT / contacts, 1 / MAX_FACTOR), MAX_FACTOR)
+            if contacts
+            else MAX_FACTOR
+        )
         length = window.nominal_seconds * factor
         self._length_seconds = min(max(length, SHORTEST_SECONDS), LONGEST_SECONDS)
 
@@ -198,15 +178,14 @@ def _look_back(bookmark: datetime, lookback_days: float, zone: tzinfo) -> dateti
     part_of_day, whole_days = math.modf(lookback_days)
     earlier = bookmark
     if whole_days:
-        earlier = first_instant(_wall(bookmark, zone) - timedelta(days=whole_days), zone)
-    return _midnight(earlier - timedelta(days=part_of_day), zone)
+        earlier = first_instant(wall_time(bookmark, zone) - timedelta(days=whole_days), zone)
+    return midnight(wall_time(earlier - timedelta(days=part_of_day), zone).date(), zone)
 
 
 def _window_end(start: datetime, length_seconds: float, zone: tzinfo) -> datetime:
     days = math.floor(length_seconds / DAY_SECONDS)
     if days:
-        last_day = _wall(start, zone).date() + timedelta(days=days)
-        end = first_instant(datetime.combine(last_day, time.min), zone)
+        end = midnight(wall_time(start, zone).date() + timedelta(days=days), zone)
     else:
         minutes = math.floor(length_seconds / MINUTE_SECONDS)
         end = start + timedelta(minutes=minutes)
@@ -215,7 +194,7 @@ def _window_end(start: datetime, length_seconds: float, zone: tzinfo) -> datetim
 
 def _clear_boundary(boundary: datetime, zone: tzinfo, start: datetime) -> datetime:
     """Move a boundary out of repeated wall-clock time, back if that is after the window's start."""
-    stretch = _repeated_stretch(boundary, zone)
+    stretch = repeated_stretch(boundary, zone)
     if stretch is None:
         return boundary
     first, after = stretch
@@ -224,49 +203,5 @@ def _clear_boundary(boundary: datetime, zone: tzinfo, start: datetime) -> dateti
 
 def _before_repeated(instant: datetime, zone: tzinfo) -> datetime:
     """Move an instant back out of repeated wall-clock time."""
-    stretch = _repeated_stretch(instant, zone)
+    stretch = repeated_stretch(instant, zone)
     return instant if stretch is None else stretch[0] - SECOND
-
-
-def _repeated_stretch(instant: datetime, zone: tzinfo) -> tuple[datetime, datetime] | None:
-    """The stretch around an instant in which every wall-clock time happens twice.
-
-    Returns:
-        The first instant of the stretch and the first one after it, or None where the zone's
-        clocks show the time at this instant only once.
-    """
-    wall = _wall(instant, zone)
-    first = _utc(wall.replace(tzinfo=zone, fold=0))
-    second = _utc(wall.replace(tzinfo=zone, fold=1))
-    if first == second:
-        return None
-    change = _clock_change(first, second, zone)
-    return change - (second - first), change + (second - first)
-
-
-def _clock_change(before: datetime, after: datetime, zone: tzinfo) -> datetime:
-    """The first second, after one instant and up to another, at which a new offset is in force."""
-    old_offset = before.astimezone(zone).utcoffset()
-    seconds = round((after - before).total_seconds())
-    low, high = 0, seconds
-    while high - low > 1:
-        middle = (low + high) // 2
-        if (before + timedelta(seconds=middle)).astimezone(zone).utcoffset() == old_offset:
-            low = middle
-        else:
-            high = middle
-    return before + timedelta(seconds=high)
-
-
-def _midnight(instant: datetime, zone: tzinfo) -> datetime:
-    """The first instant of the local day that an instant lies in."""
-    return first_instant(datetime.combine(_wall(instant, zone).date(), time.min), zone)
-
-
-def _wall(instant: datetime, zone: tzinfo) -> datetime:
-    """What the zone's clocks show, naive."""
-    return datetime.fromtimestamp(instant.timestamp(), zone).replace(tzinfo=None, fold=0)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)

@@ -20,8 +20,8 @@ from simulator.faults import (
     TooManyRequests,
 )
 from tap_cometly.client import CometlyClient, ExportStatus, ExportVanished, RateLimited
-from tap_cometly.connections import pauses
 from tap_cometly.errors import CometlyError
+from tap_cometly.transport import backoff_delays as pauses
 from tests.conftest import API_KEY, NOON, VirtualClock
 
 if TYPE_CHECKING:

@@ -101,16 +101,17 @@ class TestRules:
 class TestRooms:
     """docs/how-it-works.md: each module is a room, and does not know what others know."""
 
-    HTTP = ("http", "requests", "tap_cometly.client", "tap_cometly.connections", "urllib3")
+    HTTP = ("http", "requests", "tap_cometly.client", "tap_cometly.transport", "urllib3")
     SINGER = ("click", "singer_sdk", "tap_cometly.streams", "tap_cometly.tap")
     BYTES = ("gzip", "io", "isal", "zlib")
     STRANGERS: ClassVar[dict[str, tuple[str, ...]]] = {
         "tap": (*HTTP, "datetime", "time"),
-        "settings": (*HTTP, *SINGER),
+        "settings": SINGER,
+        "times": (*HTTP, *SINGER, *BYTES, "logging"),
         "windows": (*HTTP, *SINGER, *BYTES, "logging", "time"),
         "exports": (*SINGER, *BYTES, "requests"),
         "client": (*SINGER, "tap_cometly.exports", "tap_cometly.windows"),
-        "connections": (*SINGER, "tap_cometly.client", "tap_cometly.files"),
+        "transport": (*SINGER, "tap_cometly.client", "tap_cometly.files"),
         "files": (*SINGER, "json", "msgspec", "tap_cometly.client", "tap_cometly.contacts"),
         "contacts": (*HTTP, *SINGER, "datetime", "time"),
         "streams": ("requests", "urllib3", *BYTES),

@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tap_cometly.errors import SettingError
-from tap_cometly.settings import Settings, is_safe_url, read_instant
+from tap_cometly.settings import Settings
+from tap_cometly.times import read_instant
+from tap_cometly.transport import is_safe_url
 
 if TYPE_CHECKING:
     from datetime import datetime

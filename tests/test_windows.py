@@ -17,7 +17,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tap_cometly.windows import Window, WindowPlan, first_instant, sync_range
+from tap_cometly.times import first_instant
+from tap_cometly.windows import Window, WindowPlan, sync_range
 
 SECOND, MINUTE, HOUR, DAY = 1, 60, 3600, 86_400
 NEW_YORK, HAVANA, APIA = (
