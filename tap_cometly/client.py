@@ -83,7 +83,7 @@ class ExportVanished(Exception):  # noqa: N818 - a state of an export, not an er
     """Cometly knows no such export (any more); its text is what Cometly says, if anything."""
 
 
-class CreateRefused(CometlyError):
+class CreateRefused(CometlyError):  # noqa: N818 - as urllib3 and requests name theirs
     """Cometly refused to create an export for now or for this window: 409, 422 or 423.
 
     Attributes:
