@@ -6,7 +6,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,7 +24,7 @@ from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_r
 from tap_cometly.errors import TapError
 from tap_cometly.schema import contacts_schema
 from tap_cometly.state import REPLICATION_KEY, STREAM, WindowStateManager
-from tap_cometly.sync import trial_windows, windows_of_contacts
+from tap_cometly.sync import newest_first, windows_of_contacts
 from tap_cometly.times import format_utc
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class ContactsStream(Stream):
             Records.
         """
         try:
-            if self.ABORT_AT_RECORD_COUNT is not None:
-                yield from self._trial_records(self.ABORT_AT_RECORD_COUNT)
+            if self.ABORT_AT_RECORD_COUNT == 1:  # `--test`
+                yield from self._newest_record()
             elif self._takes_blocks():
                 self._write_blocks()
             else:
@@ -132,7 +132,7 @@ class ContactsStream(Stream):
             self._writer.flush()
 
     def _takes_blocks(self) -> bool:
-        """Whether nothing asks for single records: no map, version or edited schema."""
+        """Whether nothing asks for single records: no map, limit, version or edited schema."""
         stream_map, *more_maps = self.stream_maps
         return (
             not more_maps
@@ -140,6 +140,7 @@ class ContactsStream(Stream):
             and stream_map.stream_alias == self.name
             and not stream_map.flattening_enabled
             and self._schema_is_unedited
+            and self.ABORT_AT_RECORD_COUNT is None
             and not (self.emit_activate_version_messages and not self.is_incremental)
         )
 
@@ -149,31 +150,35 @@ class ContactsStream(Stream):
         return self.effective_schema in (self.schema, Schema.from_dict(self.schema).to_dict())
 
     def _write_blocks(self) -> None:
-        with self.get_record_counter() as counter:
-            for window, blocks in self._windows():
-                lines = RecordLines(self.name, self._window_fields(window))
-                for contacts in _counted(blocks, counter):
-                    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-                    self._writer.write_lines(lines.encode(contacts, now))
+        counter = self.get_record_counter()
+        for window, blocks in self._windows():
+            lines = RecordLines(self.name, self._window_fields(window))
+            for contacts in _counted(blocks, counter):
+                now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+                self._writer.write_lines(lines.encode(contacts, now))
 
     def _records(self, window: Window, blocks: Iterator[list[Struct]]) -> Iterator[dict[str, Any]]:
         window_fields = self._window_fields(window)
         for contact in chain.from_iterable(blocks):
             yield to_record(contact, window_fields)
 
-    def _trial_records(self, count: int) -> Iterator[dict[str, Any]]:
-        """The newest contacts, for `--test`."""
+    def _newest_record(self) -> Iterator[dict[str, Any]]:
         assert self._settings  # noqa: S101 - only discovery has none
-        windows = trial_windows(self._settings, self._reader, self._clock)
-        records = (self._records(window, contacts) for window, contacts in windows)
-        found = 0
-        for record in islice(chain.from_iterable(records), count):
-            found += 1
-            yield record
-        if found:
-            self.logger.info("Test passed: the settings work and a contact was read")
-        else:
-            self.logger.info("Test passed: the settings work; the range has no contact")
+        for window, blocks in newest_first(self._settings, self._reader, self._clock):
+            for record in self._records(window, blocks):
+                yield record
+                self.logger.info("Test passed: the settings work, and a contact was read")
+                return
+        self.logger.info("Test passed: the settings work; the range has no contacts")
+
+    @override
+    def get_record_counter(self, **kwargs: Any) -> Counter:
+        """One counter a sync, for the SDK's loop and for blocks."""
+        return self._record_counter
+
+    @cached_property
+    def _record_counter(self) -> Counter:
+        return super().get_record_counter()
 
     @override
     def generate_child_contexts(

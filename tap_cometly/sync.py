@@ -82,7 +82,7 @@ def _contacts(export: Export, reader: ContactReader) -> Iterator[list[Struct]]:
             yield contacts
 
 
-def trial_windows(
+def newest_first(
     settings: Settings, reader: ContactReader, clock: Clock
 ) -> Iterator[tuple[Window, Iterator[list[Struct]]]]:
     """Look for contacts from the end of the range back, in steps that grow tenfold from a day.
