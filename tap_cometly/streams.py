@@ -22,6 +22,7 @@ from typing_extensions import override
 from tap_cometly.batches import write_jsonl
 from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_record
 from tap_cometly.errors import TapError
+from tap_cometly.maps import describe_map_failure
 from tap_cometly.schema import contacts_schema
 from tap_cometly.state import REPLICATION_KEY, STREAM, WindowStateManager
 from tap_cometly.sync import newest_first, windows_of_contacts
@@ -196,11 +197,10 @@ class ContactsStream(Stream):
         try:
             yield from super()._generate_record_messages(record)
         except Exception as error:  # noqa: BLE001 - an expression can raise anything
-            message = (
-                f"A stream map failed on a contact ({type(error).__name__}); check the setting "
-                "'stream_maps': fields may be null, as in \"md5(email) if email else None\"."
-            )
-            raise TapError(message) from None
+            schema = self.effective_schema
+            raise TapError(
+                describe_map_failure(self.config, self.name, schema, error, record)
+            ) from None
 
     @property
     def TYPE_CONFORMANCE_LEVEL(self) -> TypeConformanceLevel:  # type: ignore[override]  # noqa: N802

@@ -13,6 +13,7 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from typing_extensions import override
 
 from tap_cometly.errors import TapError
+from tap_cometly.maps import describe_map_failure
 from tap_cometly.messages import MessageWriter
 from tap_cometly.redaction import REDACTOR, clean_all_logs
 from tap_cometly.schema import contacts_schema, read_catalog
@@ -221,9 +222,10 @@ class TapCometly(Tap):
         try:
             super().setup_mapper()
         except (MapExpressionError, StreamMapConfigError) as error:
-            why = str(error).rstrip(".")
-            message = f"The setting 'stream_maps' is invalid: {why}; correct the expression."
-            raise TapError(message) from None
+            schema = contacts_schema(self.config)
+            raise TapError(
+                describe_map_failure(self.config, ContactsStream.name, schema, error)
+            ) from None
 
     @override
     def discover_streams(self) -> Sequence[ContactsStream]:
