@@ -12,6 +12,7 @@ import msgspec
 from simulator import wire
 from simulator.faults import ExportFault, Refuse, Reset, TooManyRequests
 from simulator.space import Quota, Refused
+from simulator.world import API_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,21 +20,20 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from simulator.journal import Kind, Request
-    from simulator.server import Simulator
     from simulator.space import Endpoint, Space
+    from simulator.world import World
 
-PREFIX = "/public-api/v1"
 OVERVIEW = "/simulator"
 
-_EXPORTS = f"{PREFIX}/contacts/exports"
+_EXPORTS = f"{API_PREFIX}/contacts/exports"
 
 
 class Api:
     """Answers Cometly's two calls, and `GET /simulator` for the curious."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        """Answer for a simulator."""
-        self._simulator = simulator
+    def __init__(self, world: World) -> None:
+        """Serve this world."""
+        self._world = world
 
     def kind_of(self, request: web.BaseRequest) -> Kind:
         """Tell which call a request is."""
@@ -58,12 +58,12 @@ class Api:
         if record.kind == "poll":
             return await self._poll(request, record)
         if request.method == "GET" and request.path == OVERVIEW:
-            return wire.json_answer(200, self._simulator.overview())
+            return wire.json_answer(200, self._world.overview())
         message = f"The route {request.path.lstrip('/')} could not be found."
         return wire.json_answer(404, {"message": message})
 
     async def _create(self, request: web.BaseRequest, record: Request) -> web.Response | None:
-        simulator, space = self._simulator, self._simulator.space
+        world, space = self._world, self._world.space
         record.json = _read_json(request, await request.read())
         # A refusal is due later, after the key and the limit.
         with suppress(Refused):
@@ -72,13 +72,13 @@ class Api:
         def create() -> tuple[int, dict[str, object]]:
             export = space.create(space.read_order(record.json))
             record.export_id = export.id
-            simulator.faults.settle("create", record)
+            world.faults.settle("create", record)
             return 202, {"export_id": export.id, "status": "queued"}
 
         return await self._answer("create", request, record, space, create)
 
     async def _poll(self, request: web.BaseRequest, record: Request) -> web.Response | None:
-        simulator, space = self._simulator, self._simulator.space
+        world, space = self._world, self._world.space
         export = space.exports.get(int(_number(request)))
         if export is not None:
             record.export_id = export.id
@@ -87,8 +87,8 @@ class Api:
         def poll() -> tuple[int, dict[str, object]]:
             if export is None:
                 raise Refused(404, "Export not found.")
-            answer = space.poll(export, simulator.storage_url)
-            for fault in simulator.faults.settle("poll", record):
+            answer = space.poll(export, world.storage_url)
+            for fault in world.faults.settle("poll", record):
                 if isinstance(fault, ExportFault):
                     answer = fault.distort(answer, export)
             record.said = str(answer["status"])
@@ -104,7 +104,7 @@ class Api:
         space: Space,
         act: Callable[[], tuple[int, dict[str, object]]],
     ) -> web.Response | None:
-        fault = self._simulator.faults.meet(endpoint, record)
+        fault = self._world.faults.meet(endpoint, record)
         match fault:
             case None:
                 return _by_the_rules(endpoint, request, space, act)
@@ -119,7 +119,7 @@ class Api:
                 given = f" ({request.headers.get('Authorization')})" if fault.echo else ""
                 return wire.json_answer(fault.status, {"message": fault.message + given})
             case _:
-                return await wire.common_answer(fault, request, self._simulator.stopping)
+                return await wire.common_answer(fault, request, self._world.stopping)
 
 
 def _number(request: web.BaseRequest) -> str:

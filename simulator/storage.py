@@ -28,8 +28,8 @@ from simulator.space import etag_of
 
 if TYPE_CHECKING:
     from simulator.journal import Kind, Request
-    from simulator.server import Simulator
     from simulator.space import Export, Space
+    from simulator.world import World
 
 _EXPIRED: Final = "Request has expired"
 _ERRORS: Final[dict[type[Fault], tuple[int, str, str]]] = {
@@ -43,9 +43,9 @@ _A_WRITE: Final = 2**20  # bytes
 class Storage:
     """Answers downloads."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        """Answer for a simulator."""
-        self._simulator = simulator
+    def __init__(self, world: World) -> None:
+        """Serve this world."""
+        self._world = world
 
     def kind_of(self, request: web.BaseRequest) -> Kind:
         """Tell which call a request is."""
@@ -64,26 +64,26 @@ class Storage:
         """
         if record.kind == "other":
             return _error(404, "NoSuchKey", "The specified key does not exist.")
-        export = _find(self._simulator.space, request)
+        export = _find(self._world.space, request)
         if isinstance(export, web.Response):
             return export
         record.export_id = export.id
         record.start, record.end = export.order.instants
-        staying = self._simulator.faults.settle("download", record)
+        staying = self._world.faults.settle("download", record)
         # HEAD asks about the file alone: it has no transfer that could go wrong.
         asks_for_bytes = request.method == "GET"
-        fault = self._simulator.faults.meet("download", record) if asks_for_bytes else None
+        fault = self._world.faults.meet("download", record) if asks_for_bytes else None
         match fault:
             case Expired() | Throttled():
                 return _error(*_ERRORS[type(fault)])
             case None | Cut() | CutUnnoticed() | Stall() | WrongRange():
-                stored = await asyncio.to_thread(_stored, self._simulator.space, export, staying)
+                stored = await asyncio.to_thread(_stored, self._world.space, export, staying)
                 part = _part(stored, request)
                 if isinstance(part, web.Response):
                     return part
                 return await self._transfer(request, record, part, fault)
             case _:
-                return await wire.common_answer(fault, request, self._simulator.stopping)
+                return await wire.common_answer(fault, request, self._world.stopping)
 
     async def _transfer(
         self, request: web.BaseRequest, record: Request, part: _Part, fault: Fault | None
@@ -106,7 +106,7 @@ class Storage:
                 await wire.end(request)
             case Stall():
                 wire.begin(request, record, part.status, promised, body[: fault.at])
-                await self._simulator.stopping.wait()
+                await self._world.stopping.wait()
                 wire.reset(request)
             case WrongRange():
                 return await _send(request, record, part.shifted(fault.shift))
