@@ -165,7 +165,7 @@ def _find(space: Space, request: web.BaseRequest) -> Export | web.Response:
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
             "Signature query string parameter or the Authorization header should be specified",
         )
-    problem = space.check_url(request.path, request.query)
+    problem = space.check_url(request.raw_path)
     if problem is not None:
         code = "AccessDenied" if problem == _EXPIRED else "SignatureDoesNotMatch"
         return _error(403, code, problem)

@@ -58,7 +58,7 @@ from simulator.faults import (
     WrongRange,
 )
 from simulator.files import FileForm, make_file
-from simulator.script import add_from_text, describe
+from simulator.fault_syntax import add_from_text, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -1438,7 +1438,7 @@ def test_a_space_is_started_and_stopped_by_hand(tmp_path: Path, stop: signal.Sig
     [
         ("--list-faults", 0, "download: cut at=…"),
         ("--fault=download cat", 2, "'cat' is no fault"),
-        ("--timezone=Mars/Olympus", 2, "'Mars/Olympus' is no IANA time zone"),
+        ("--timezone=Mars/Olympus", 2, "'Mars/Olympus' is not an IANA time zone"),
         ("--until=1999-01-01", 2, "--until must be after --since"),
     ],
 )
