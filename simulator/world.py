@@ -52,6 +52,14 @@ class World:
             self.requests.append(request)
             self._arrival.notify_all()
 
+    async def pause(self, seconds: float) -> None:
+        """Let time pass by the Space's clock."""
+        if self.space.sleep is None:
+            await asyncio.sleep(seconds)
+        else:
+            self.space.sleep(seconds)
+            await asyncio.sleep(0.001)  # so that the client sees what was sent before
+
     def wait_until_asked(self, kind: Kind, count: int = 1, timeout: float = 10) -> None:
         """Block until `count` requests of a kind have arrived.
 
