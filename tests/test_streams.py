@@ -42,7 +42,7 @@ class TestRecords:
         fields = {"email": "a@example.com", "name": "Zoë", "phone": "+47 1", "location": "NO"}
         world.fill([contact(7, JUNE + HOUR, comet_tokens=["new", "old"], emails=["a"], **fields)])
         a_day: dict[str, Any] = {"window_days": 1, "end_date": "2024-06-02T00:00:00Z"}
-        optional = {"include_comet_tokens": True, "include_all_emails": True}
+        optional: dict[str, Any] = {"include_comet_tokens": True, "include_all_emails": True}
 
         record = {"id": 7, **fields}
         window = {
