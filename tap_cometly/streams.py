@@ -308,7 +308,6 @@ class ContactsStream(Stream):
         reader = ContactReader(
             self.schema,
             selected=lambda field: self.mask["properties", field],
-            on_unknown_field=self._tap.warn_of_unknown_field,
         )
         with error_context(export):
             # By `map`, which forgets a block as soon as its contacts are read.
