@@ -176,8 +176,8 @@ class TestUnknownFields:
 
         assert caplog.messages == [
             (
-                "Contacts have a field 'created_at' that the stream does not have; it is dropped. To "
-                "keep it, add it to the stream's schema in the catalog (Meltano: the extractor's "
+                "Contacts have a field 'created_at' that the stream does not have; it is dropped. "
+                "To keep it, add it to the stream's schema in the catalog (Meltano: the extractor's "
                 '"schema" extra).'
             )
         ]
@@ -265,8 +265,8 @@ class TestHalfSurrogatePairs:
 
         assert caplog.messages == [
             (
-                "Contacts have text with half a surrogate pair (such as half an emoji); each half is "
-                "replaced with U+FFFD."
+                "Contacts have text with half a surrogate pair (such as half an emoji); each half "
+                "is replaced with U+FFFD."
             )
         ]
 
