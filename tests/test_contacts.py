@@ -177,8 +177,8 @@ class TestUnknownFields:
         assert caplog.messages == [
             (
                 "Contacts have a field 'created_at' that the stream does not have; it is dropped. "
-                "To keep it, add it to the stream's schema in the catalog (Meltano: the extractor's "
-                '"schema" extra).'
+                "To keep it, add it to the stream's schema in the catalog (Meltano: the extractor's"
+                ' "schema" extra).'
             )
         ]
 
