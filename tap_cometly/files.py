@@ -45,10 +45,13 @@ with contextlib.suppress(ImportError):  # no wheel for this machine
 
 MAX_REFUSALS = 3
 """How many download URLs in a row may be refused."""
+_REFUSAL_SECONDS = 5
+"""Pause before another one: the file of an export just completed may not be there yet."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A contact has some hundred bytes; a longer line would fill the memory."""
 BLOCK_BYTES = 64 * 1024
 """Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
+_ABOUT_THE_FILE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_FORMAT = 31
 """For zlib: a gzip header and trailer, with checksum and length, around the compressed data."""
@@ -245,7 +248,7 @@ class Download:
             clock: For pauses between attempts.
         """
         self._get = get
-        self._url: str | None = url
+        self._url = url
         self._fresh_url = fresh_url
         self._clock = clock
         self._response: requests.Response | None = None
@@ -255,7 +258,6 @@ class Download:
         self._etag: str | None = None
         self._is_gzip = False
         self._possible_end = 0
-        self._refusals = 0
         self._backoff: Backoff | None = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -311,8 +313,7 @@ class Download:
         raise RequestFailed(reason)
 
     def _request(self) -> requests.Response:
-        """Request the bytes after those already read."""
-        self._url = self._url or self._fresh_url()
+        """Request the bytes after those already read; a refused URL is replaced."""
         headers = {}
         strong_etag = self._etag if self._etag and not self._etag.startswith("W/") else None
         if self._position and (strong_etag or self._is_gzip):
@@ -320,6 +321,14 @@ class Download:
         if self._position and strong_etag:
             headers["If-Match"] = strong_etag
         response = self._get(self._url, headers)
+        for _ in range(1, MAX_REFUSALS):
+            if not _is_refusal(response.status_code):
+                break
+            response.close()
+            logger.info("Download URL refused (%d); requesting another", response.status_code)
+            self._clock.sleep(_REFUSAL_SECONDS)
+            self._url = self._fresh_url()
+            response = self._get(self._url, headers)
         try:
             self._check(response)
         except BaseException:
@@ -339,8 +348,13 @@ class Download:
                 raise _changed()
             self._length = self._position
             return
-        if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise self._refused(status)
+        if _is_refusal(status):
+            message = (
+                f"its download failed at byte {self._position:,}: the storage refused "
+                f"{MAX_REFUSALS} download URLs in a row, the last with {status}; check the proxy, "
+                "if there is one, then rerun"
+            )
+            raise UrlRefused(message)
         is_rest = status == HTTPStatus.PARTIAL_CONTENT and self._position > 0
         if status != HTTPStatus.OK and not is_rest:
             redirect = ", a redirect, which the tap does not follow" if 300 <= status < 400 else ""  # noqa: PLR2004
@@ -351,22 +365,9 @@ class Download:
             raise FileError(message)
         if is_rest and _first_byte(response) != self._position:
             raise _changed()
-        self._refusals = 0
         self._compare(_whole_length(response), response.headers.get("ETag"))
         if self._position and not is_rest:
             self._skip_known(response)
-
-    def _refused(self, status: int) -> Exception:
-        self._url = None
-        self._refusals += 1
-        if self._refusals < MAX_REFUSALS:
-            reason = f"the storage responded {status}, so the download URL may have expired"
-            return RequestFailed(reason)
-        return UrlRefused(
-            f"its download failed at byte {self._position:,}: the storage refused "
-            f"{MAX_REFUSALS} download URLs in a row, the last with {status}; check the proxy, if "
-            "there is one, then rerun"
-        )
 
     def _compare(self, length: int | None, etag: str | None) -> None:
         """Note what the first responses say about the file; later ones must say the same."""
@@ -407,6 +408,12 @@ class Download:
             delay,
         )
         self._clock.sleep(delay)
+
+
+def _is_refusal(status: int) -> bool:
+    """Whether a status means that the URL is invalid or has expired."""
+    is_4xx = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return is_4xx and not is_temporary(status) and status not in _ABOUT_THE_FILE
 
 
 def _whole_length(response: requests.Response) -> int | None:

@@ -190,7 +190,7 @@ class ExactTarget(requests.adapters.HTTPAdapter):
     def __init__(self, url: str) -> None:
         """Send this URL's target, whatever URL is requested."""
         super().__init__()
-        target = _ORIGIN.sub("", url).partition("#")[0]
+        target = _ORIGIN.sub("", url, count=1).partition("#")[0]
         self._target = quote("/" + target.removeprefix("/"), safe=_VISIBLE_ASCII)
 
     @override
