@@ -53,8 +53,7 @@ BLOCK_BYTES = 64 * 1024
 """Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
 _ABOUT_THE_FILE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_FORMAT = 31
-"""For zlib: a gzip header and trailer, with checksum and length, around the compressed data."""
+_GZIP_FORMAT = 31  # for zlib: with gzip's header and trailer
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +244,7 @@ class Download:
             get: Requests a URL once, with headers.
             url: Presigned URL.
             fresh_url: Returns another URL of the same file when one is refused.
-            clock: For pauses between attempts.
+            clock: For pauses.
         """
         self._get = get
         self._url = url
@@ -401,12 +400,8 @@ class Download:
             explanation = self._backoff.explain(failure, "the network")
             message = f"its download failed at byte {self._position:,}: {explanation}"
             raise FileError(message)
-        logger.info(
-            "Download interrupted at byte %d (%s); resuming in %.1f s",
-            self._position,
-            failure,
-            delay,
-        )
+        message = "Download interrupted at byte %d (%s); resuming in %.1f s"
+        logger.info(message, self._position, failure, delay)
         self._clock.sleep(delay)
 
 

@@ -120,18 +120,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 # What is sent.
 
 
-def test_a_create_posts_the_window(create: Call) -> None:
-    (request,) = create.requests()
+@pytest.mark.parametrize("enabled", [[], ["include_comet_tokens"], ["include_all_emails"]])
+def test_a_create_posts_the_window_and_enabled_options(world: World, enabled: list[str]) -> None:
+    (request,) = Call(world, "create", **dict.fromkeys(enabled, True)).requests()
 
     assert (request.method, request.path) == ("POST", "/public-api/v1/contacts/exports")
-    assert request.json == {"start_date": WINDOW[0], "end_date": WINDOW[1]}
-
-
-@pytest.mark.parametrize("option", ["include_comet_tokens", "include_all_emails"])
-def test_an_enabled_option_is_sent_as_1(world: World, option: str) -> None:
-    (request,) = Call(world, "create", **{option: True}).requests()
-
-    assert request.json == {"start_date": WINDOW[0], "end_date": WINDOW[1], option: 1}
+    window = {"start_date": WINDOW[0], "end_date": WINDOW[1]}
+    assert request.json == window | dict.fromkeys(enabled, 1)
 
 
 def test_a_poll_gets_the_export_without_a_body(poll: Call) -> None:
@@ -149,15 +144,6 @@ def test_every_call_has_the_documented_headers(world: World, kind: Where) -> Non
     assert request.headers["Accept"] == "application/json"
     assert request.headers["Content-Type"] == "application/json"
     assert request.headers["User-Agent"] == "a tap/1"
-
-
-def test_netrc_does_not_replace_the_key(
-    either: Call, tmp_path: Path, environment: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password secret\n")
-    environment.setenv("NETRC", str(tmp_path / "netrc"))
-
-    assert either.requests()[0].headers["Authorization"] == f"Bearer {API_KEY}"
 
 
 def test_plain_http_does_not_use_a_proxy(either: Call, environment: pytest.MonkeyPatch) -> None:
@@ -577,12 +563,6 @@ def test_a_404_to_a_poll_means_that_the_export_vanished(
     assert str(poll.meets(Answer(404, body)).error(ExportVanished)) == said
 
 
-def test_a_message_that_echoes_the_key_is_shown_without_it(either: Call) -> None:
-    error = either.meets(Refuse(403, "Who is this?", echo=True)).error()
-
-    assert "Who is this? (Bearer [hidden])" in str(error)
-
-
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("location", ["{storage}/elsewhere", "http://["])
 def test_a_redirect_is_not_followed(either: Call, status: int, location: str) -> None:
@@ -601,15 +581,9 @@ def test_a_redirect_is_not_followed(either: Call, status: int, location: str) ->
     "url",
     [
         "http://bucket.example/file?X-Amz-Signature=c0ffee",
-        "http://0.0.0.0/file?X-Amz-Signature=c0ffee",
-        "http://127.0.0.1.example/file?X-Amz-Signature=c0ffee",
-        "http://localhost@bucket.example/file?X-Amz-Signature=c0ffee",
         "https://somebody:c0ffee@bucket.example/file",
-        "ftp://bucket.example/file?X-Amz-Signature=c0ffee",
         "file:///etc/passwd?X-Amz-Signature=c0ffee",
-        "//bucket.example/file?X-Amz-Signature=c0ffee",
         "https://[bucket/file?X-Amz-Signature=c0ffee",
-        "https:///file?X-Amz-Signature=c0ffee",
         "a file, c0ffee",
     ],
 )

@@ -417,11 +417,6 @@ def test_a_part_of_the_range_is_a_part_of_the_file() -> None:
         assert server.read() == b'{"id":1}\n'
 
 
-def test_a_gzip_file_without_an_etag_is_resumed_too(file: StoredFile) -> None:
-    assert file.meets(NoETag(), Cut(40)).read() == file.lines
-    assert file.statuses == [200, 206]
-
-
 def test_a_plain_file_with_a_weak_etag_is_read_from_the_start() -> None:
     body, etag = b'{"id":1}\n', 'ETag: W/"a"'
     with RawServer(ok(body[:4], etag, length=len(body)), ok(body, etag)) as server:
@@ -778,12 +773,6 @@ def test_only_the_url_opens_the_file(file: StoredFile) -> None:
     }
     assert file.headers[0]["User-Agent"] == "the-tap/1.0"
     assert file.headers[0]["Accept-Encoding"] == "identity"
-
-
-def test_credentials_in_the_url_are_not_sent(file: StoredFile) -> None:
-    file.meets().open(file.url().replace("//", "//me:mine@")).close()
-
-    assert "Authorization" not in file.headers[0]
 
 
 def test_closing_a_file_disconnects() -> None:
