@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 HIDDEN = "[hidden]"
 
-_MAX_URLS = 16  # more than are in use at a time
+_MAX_URLS = 64  # more than are in use at a time
 _MIN_QUERY_LENGTH = 8
 _MIN_VALUE_LENGTH = 16  # 64 bits in hex; shorter ones are words and numbers rather than secrets
 
