@@ -67,6 +67,7 @@ def run() -> int:
         The exit code.
     """
     clean_all_logs()
+    logger.addFilter(lambda record: not record.getMessage().startswith("Skipping parse of env"))
     bad_levels = _drop_bad_log_levels()
     try:
         command = Command.cli  # sets up logging

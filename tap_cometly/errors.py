@@ -34,10 +34,14 @@ class MissingSettingError(TapError):
 
     def __init__(self, name: str) -> None:
         """Name the setting and the places where it can be set."""
-        super().__init__(
-            f"Setting '{name}' is missing; set it in the file of --config, in the environment as "
-            f"TAP_COMETLY_{name.upper().replace('.', '_')} (with --config ENV), or in Meltano."
+        setting, _, part = name.partition(".")
+        where = (
+            f"add it to '{setting}'"
+            if part
+            else "set it in the file of --config, in the environment as "
+            f"TAP_COMETLY_{name.upper()} (with --config ENV), or in Meltano"
         )
+        super().__init__(f"Setting '{name}' is missing; {where}.")
 
 
 class CometlyError(TapError):

@@ -50,7 +50,8 @@ def describe_map_failure(
                 f"The stream map {name}.{prop} = {expression!r} failed ({kind}); correct the "
                 'expression. Fields may be null, as in "md5(email) if email else None".'
             )
-    return f"The setting 'stream_maps' is invalid ({kind}); check its keys and values."
+    why = kind if record is not None else str(error).rstrip(".")
+    return f"The setting 'stream_maps' is invalid: {why}; check its keys and values."
 
 
 def _single_expressions(

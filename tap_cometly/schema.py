@@ -52,7 +52,7 @@ def _directory() -> Traversable:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "schemas"
 
 
-def read_catalog(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Catalog:
+def read_catalog(given: Mapping[str, Any], config: Mapping[str, Any]) -> Catalog:
     """Read a given catalog, and bring its stream in line with today's settings.
 
     Catalogs are made by discovery, kept, and edited by people or Meltano; the settings may have
@@ -60,7 +60,7 @@ def read_catalog(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Catalog
 
     Args:
         given: A catalog as JSON.
-        schema: The stream's schema under today's settings.
+        config: The settings.
 
     Returns:
         The catalog with the replication method that its metadata asks for, and exactly the
@@ -69,7 +69,7 @@ def read_catalog(given: Mapping[str, Any], schema: Mapping[str, Any]) -> Catalog
     Raises:
         TapError: It is not a catalog of this tap, or asks for another replication.
     """
-    entry = None
+    schema, entry = contacts_schema(config), None
     try:
         catalog = Catalog.from_dict(_with_schemas(given, schema))
         entry = catalog.get_stream(STREAM)
@@ -110,22 +110,28 @@ def _metadata(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _set_replication(entry: CatalogEntry, metadata: Mapping[str, Any]) -> None:
-    method = metadata.get("replication-method") or entry.replication_method
-    method = str(method or REPLICATION_INCREMENTAL).upper()
-    key = metadata.get("replication-key") or entry.replication_key or REPLICATION_KEY
+    method = (
+        metadata.get("replication-method")
+        or entry.replication_method
+        or metadata.get("forced-replication-method")
+        or REPLICATION_INCREMENTAL
+    )
+    method = str(method).upper()
+    keys = (metadata.get("replication-key"), entry.replication_key)
     if method not in (REPLICATION_INCREMENTAL, REPLICATION_FULL_TABLE):
         message = (
             f"The catalog asks for the replication method '{method}' for '{STREAM}'; it must be "
             f"{REPLICATION_INCREMENTAL} or {REPLICATION_FULL_TABLE}."
         )
         raise TapError(message)
-    if key != REPLICATION_KEY:
-        message = (
-            f"The catalog asks for the replication key '{key}' for '{STREAM}'; it must be "
-            f"'{REPLICATION_KEY}'."
-        )
-        raise TapError(message)
-    entry.replication_method, entry.replication_key = method, key
+    for key in keys:
+        if key not in (None, REPLICATION_KEY):
+            message = (
+                f"The catalog asks for the replication key '{key}' for '{STREAM}'; it must be "
+                f"'{REPLICATION_KEY}'."
+            )
+            raise TapError(message)
+    entry.replication_method, entry.replication_key = method, REPLICATION_KEY
 
 
 def _follow_settings(entry: CatalogEntry, schema: Mapping[str, Any]) -> None:

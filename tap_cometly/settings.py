@@ -11,6 +11,7 @@ import logging
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -106,7 +107,7 @@ _SDK_RULES: dict[str, Any] = {
 }
 """What the SDK expects of its own settings beyond what its schema says."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tap-cometly")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,11 +265,10 @@ def _setting_error(error: ValidationError, schema: Mapping[str, Any]) -> Excepti
         allowed = f"made of {', '.join(rules['properties'])} only"
         return SettingError(".".join(path), HIDDEN, allowed)
     definition = schema["properties"].get(path[0], {})
-    scalar = isinstance(error.instance, (str, int, float)) and not definition.get("secret")
-    # "stream_maps.contacts" may have dots of its own, so the whole path is one name.
-    return SettingError(
-        ".".join(path), error.instance if scalar else HIDDEN, _allowed(path[-1], rules)
-    )
+    shown = "null" if error.instance is None else error.instance
+    if definition.get("secret") or not isinstance(shown, (str, int, float, Decimal)):
+        shown = HIDDEN
+    return SettingError(".".join(path), shown, _allowed(path[-1], rules))
 
 
 def _allowed(name: str, definition: Mapping[str, Any]) -> str:
@@ -305,7 +305,7 @@ def read_timezone(name: str) -> tzinfo:
         pass
     zones = available_timezones()
     closest = [zone for zone in zones if zone.lower() == name.lower()]
-    closest = closest or difflib.get_close_matches(name, zones, 1)
+    closest = closest or difflib.get_close_matches(name, zones, 1, cutoff=0.8)
     raise SettingError("timezone", name, f"{_ZONE}" + (f"; try {closest[0]}" if closest else ""))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STREAM = "contacts"
 REPLICATION_KEY = "created_until"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tap-cometly")
 
 
 def read_state(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -273,11 +273,16 @@ class ContactsStream(Stream):
 
     # The log.
 
+    @property
+    @override
+    def logger(self) -> logging.Logger:
+        return logging.getLogger(self.tap_name)
+
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
         """Log, except the SDK's "unhandled error" for an error with a message for the user."""
         if level < logging.ERROR or not isinstance(sys.exception(), TapError):
-            super().log(message, *args, level=level, **kwargs)
+            self.logger.log(level, message, *args, **kwargs)
 
 
 def _counted(blocks: Iterator[list[Struct]], counter: Counter) -> Iterator[list[Struct]]:

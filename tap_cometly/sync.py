@@ -11,7 +11,7 @@ from tap_cometly.client import CometlyClient
 from tap_cometly.exports import Exports, error_context
 from tap_cometly.files import Storage
 from tap_cometly.progress import Progress
-from tap_cometly.times import DAY_SECONDS
+from tap_cometly.times import DAY_SECONDS, format_utc
 from tap_cometly.windows import WindowPlan, sync_range
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LONGER_THAN_ANY_STEP_SECONDS = 300 * 366 * DAY_SECONDS
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tap-cometly")
 
 
 def windows_of_contacts(
@@ -54,8 +54,13 @@ def windows_of_contacts(
         zone=settings.zone,
     )
     if sync is None:
-        why = "is complete up to the bookmark" if bookmark else "has not begun yet"
-        logger.info("Nothing to do: the range from start_date on %s", why)
+        name, instant = ("bookmark", bookmark) if bookmark else ("start_date", settings.start_date)
+        logger.info(
+            "Nothing to sync: the %s (%s) is at or after the end of the range, which is end_date "
+            "or five minutes ago",
+            name,
+            format_utc(instant),
+        )
         return
     progress = Progress(*sync, settings.zone, clock.monotonic())
     logger.info("%s", progress.opening())

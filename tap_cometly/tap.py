@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -204,12 +205,18 @@ class TapCometly(Tap):
         with blocked():  # the SDK's own signal handlers write a state and exit with 0
             super().__init__(
                 config=settings,
-                catalog=catalog and read_catalog(catalog, contacts_schema(settings)),
+                catalog=None if catalog is None else read_catalog(catalog, settings),
                 validate_config=False,
                 message_writer=MessageWriter(self.stop),
                 **kwargs,
             )
             self.stop.install()
+        # METRIC lines are for machines: they stay at DEBUG, and where logging is configured.
+        if (
+            not self.logger.isEnabledFor(logging.DEBUG)
+            and "SINGER_SDK_LOG_CONFIG" not in os.environ
+        ):
+            self.metrics_logger.setLevel(logging.WARNING)
 
     @property
     def settings(self) -> Settings:

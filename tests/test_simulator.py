@@ -58,7 +58,7 @@ from simulator.faults import (
     WrongRange,
 )
 from simulator.files import FileForm, make_file
-from simulator.script import add_from_text, describe
+from simulator.fault_syntax import add_from_text, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -1293,7 +1293,7 @@ def test_one_can_wait_for_a_request(client: Client) -> None:
     asker.start()
     client.simulator.wait_until_asked("create", 2)
     asker.join()
-    with pytest.raises(TimeoutError, match="not asked 3 times to create"):
+    with pytest.raises(TimeoutError, match="fewer than 3 create requests"):
         client.simulator.wait_until_asked("create", 3, timeout=0.01)
 
 
@@ -1438,7 +1438,7 @@ def test_a_space_is_started_and_stopped_by_hand(tmp_path: Path, stop: signal.Sig
     [
         ("--list-faults", 0, "download: cut at=…"),
         ("--fault=download cat", 2, "'cat' is no fault"),
-        ("--timezone=Mars/Olympus", 2, "'Mars/Olympus' is no IANA time zone"),
+        ("--timezone=Mars/Olympus", 2, "'Mars/Olympus' is not an IANA time zone"),
         ("--until=1999-01-01", 2, "--until must be after --since"),
     ],
 )
