@@ -44,8 +44,8 @@ install() {
 run_meltano() {
   set -o pipefail
   "$meltano" run tap-cometly target-duckdb 2>&1 </dev/null | tee -a "$log" | while IFS= read -r line; do
-    case $line in # only the tap's lines, without Meltano's and the version
-      *"] tap-cometly  tap-cometly v"*) ;;
+    case $line in # only the tap's lines, without its version and the METRIC lines that Meltano wants
+      *"] tap-cometly  tap-cometly v"* | *"] tap-cometly  METRIC "*) ;;
       *"] tap-cometly  "*) echo "   ${line#*] tap-cometly  }" ;;
     esac
   done
