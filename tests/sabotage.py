@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 _IGNORED = shutil.ignore_patterns(
     ".git", ".venv*", ".demo", ".meltano", ".e2e", ".*_cache", ".hypothesis", "__pycache__"
 )
-_TIMEOUT_SECONDS = 900
+_TIMEOUT_SECONDS = 300
 """A sabotage may make a test run forever, which counts as noticed."""
 
 
@@ -104,7 +104,7 @@ SABOTAGES = [
         "state",
         "        if self.bookmark is None:\n            allowed",
         "        if False:\n            allowed",
-        "streams errors",
+        "state streams",
     ),
     Sabotage(
         "bookmark stays in an empty window",
@@ -202,7 +202,7 @@ SABOTAGES = [
         "command",
         "return _report(_sentence(error))",
         "return _report(_sentence(error), 0)",
-        "tap errors",
+        "command tap",
     ),
     # Settings and catalogs.
     Sabotage(
@@ -210,14 +210,14 @@ SABOTAGES = [
         "tap",
         "check_against_schema(settings, self.config_jsonschema)",
         "pass",
-        "settings errors",
+        "settings",
     ),
     Sabotage(
         "unknown settings are ignored silently",
         "tap",
         "warn_of_unknown(settings, os.environ, self.config_jsonschema)",
         "pass",
-        "settings tap errors",
+        "settings command tap",
     ),
     Sabotage(
         "HTTP is allowed to any host",
@@ -231,21 +231,21 @@ SABOTAGES = [
         "schema",
         "if name not in OPTIONAL_FIELDS or config.get(OPTIONAL_FIELDS[name]) is True",
         "if name",
-        "tap",
+        "schema tap",
     ),
     Sabotage(
         "`$schema` is emitted",
         "schema",
         'if key != "$schema"',
         "if key",
-        "tap streams",
+        "schema tap streams",
     ),
     Sabotage(
         "any replication key is accepted",
         "schema",
         "        if key not in (None, REPLICATION_KEY):\n",
         "        if False:\n",
-        "streams errors tap",
+        "schema streams",
     ),
     # Windows.
     Sabotage(
@@ -468,7 +468,7 @@ class Copy:
 
     def result(self, sabotage: Sabotage) -> str:
         """The first test that notices a sabotage, or that none does."""
-        modules = sabotage.tests.split()
+        modules = [name for name in sabotage.tests.split() if self._test_file(name).is_file()]
         known = [test for module in modules for test in self._failing_anyway(module)]
         path = self._folder / "tap_cometly" / f"{sabotage.file}.py"
         original = path.read_text("utf-8")
@@ -482,13 +482,16 @@ class Copy:
         by = f" (by {sabotage.tests}; {len(known)} of their tests fail anyway)"
         return failed[0] if failed else f"NOT NOTICED{by}"
 
+    def _test_file(self, module: str) -> Path:
+        return self._folder / "tests" / f"test_{module}.py"
+
     def _failing_anyway(self, module: str) -> list[str]:
         if module not in self._failing:
             self._failing[module] = self._failures([module])
         return self._failing[module]
 
     def _failures(self, modules: list[str], *options: str) -> list[str]:
-        files = [f"tests/test_{module}.py" for module in modules]
+        files = [str(self._test_file(module)) for module in modules]
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider"]
         environment = os.environ | {"PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(  # noqa: S603
