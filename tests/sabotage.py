@@ -474,7 +474,8 @@ class Copy:
         original = path.read_text("utf-8")
         path.write_text(original.replace(sabotage.old, sabotage.new, 1), "utf-8")
         try:
-            failed = self._failures(modules, "-x", *(f"--deselect={test}" for test in known))
+            deselected = [f"--deselect={test}" for test in known]
+            failed = self._failures(modules, "-x", *deselected, timeout=_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             return "a test that did not end"
         finally:
@@ -490,7 +491,9 @@ class Copy:
             self._failing[module] = self._failures([module])
         return self._failing[module]
 
-    def _failures(self, modules: list[str], *options: str) -> list[str]:
+    def _failures(
+        self, modules: list[str], *options: str, timeout: float | None = None
+    ) -> list[str]:
         files = [str(self._test_file(module)) for module in modules]
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider"]
         environment = os.environ | {"PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -500,7 +503,7 @@ class Copy:
             env=environment,
             capture_output=True,
             encoding="utf-8",
-            timeout=_TIMEOUT_SECONDS,
+            timeout=timeout,
             check=False,
         )
         failed = re.findall(r"(?m)^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout)
