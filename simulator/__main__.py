@@ -170,13 +170,13 @@ def main(  # noqa: PLR0913
         "timezone": space.timezone,
         "api_url": simulator.api_url,
     }
-    _print_config(simulator, config)
     if ready_file is not None:
         ready = config | {"storage_url": simulator.storage_url}
         # Renamed when complete: a process that waits for the file never reads half of it.
         part = ready_file.with_name(f"{ready_file.name}.part")
         part.write_text(json.dumps(ready), encoding="utf-8")
         part.replace(ready_file)
+    _print_config(simulator, config)
     stopped.wait()
     simulator.stop()
     click.echo("Stopped.")
