@@ -213,7 +213,7 @@ class TapCometly(Tap):
                 )
             finally:
                 self.stop.install()
-        # METRIC lines are for machines: at INFO only where a log configuration gives them a handler.
+        # METRIC lines are for machines: at INFO only if a log configuration handles them.
         if not (self.metrics_logger.handlers or self.logger.isEnabledFor(logging.DEBUG)):
             self.metrics_logger.setLevel(logging.WARNING)
 
