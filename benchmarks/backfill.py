@@ -206,7 +206,7 @@ def backfill(per_day: Callable[[int], float], years: int, fixed: float, **change
     for export in exports:
         contacts = cometly.contacts(export.window.start, export.window.end)
         clock.sleep(contacts / CONTACTS_READ_A_SECOND)
-        plan.learn(export.window, contacts)
+        export.contacts = contacts
     return Backfill(clock.now(), cometly.exports)
 
 

@@ -129,7 +129,8 @@ class Exports:
         """Hand on the exports in window order, each when its file is begun.
 
         Yields:
-            Exports with an open file; asking for the next one closes it.
+            Exports with an open file; asking for the next one closes it. The reader counts the
+            contacts in `export.contacts`: the next windows' lengths follow them.
 
         Raises:
             ExportError: An export could not be had.
@@ -147,6 +148,7 @@ class Exports:
             # Its stream refers to the export, and isal's reader hides such a circle from Python.
             export.file = None
             self._queue.popleft()
+            self._plan.learn(export.window, export.contacts)
 
     def _plan_next(self) -> Export | None:
         window = self._plan.next_window()

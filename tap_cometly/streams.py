@@ -297,7 +297,6 @@ class ContactsStream(Stream):
         )
         for export in self._tap.stop.drawn_interruptibly(iter(exports)):
             yield export
-            plan.learn(export.window, export.contacts)
             self._finish(export.window)
             now = clock.monotonic()
             self.logger.info("%s", progress.window_done(export.window, export.contacts, now))
