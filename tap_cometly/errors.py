@@ -55,5 +55,9 @@ class FileError(TapError):
     """An export's file ended early, changed, failed its checksum or could not be fetched."""
 
 
+class UrlRefused(FileError):  # noqa: N818 - as urllib3 and requests name theirs
+    """The storage refused fresh download URLs of an export, three in a row."""
+
+
 class LineError(TapError):
     """A line of an export's file is not a contact."""

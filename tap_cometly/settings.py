@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 DEFAULT_API_URL = "https://app.cometly.com/public-api/v1"
 DEFAULT_TIMEZONE = "UTC"
 DEFAULT_LOOKBACK_DAYS = 1
-DEFAULT_MAX_CONCURRENT_EXPORTS = 3
+DEFAULT_MAX_CONCURRENT_EXPORTS = 25
 DEFAULT_EXPORT_TIMEOUT_MINUTES = 30
-MOST_CONCURRENT_EXPORTS = 5
-"""Cometly creates five exports a minute; more in flight would only wait."""
+MOST_CONCURRENT_EXPORTS = 25
+"""As many as Cometly creates in five minutes."""
 
 _NO_ZONES = ("localtime", "posix", "right/")
 """Stand beside the zones on many machines: its own zone, copies, clocks with leap seconds."""
