@@ -1,6 +1,6 @@
-"""A Cometly Space over real HTTP, for tests, demos and benchmarks.
+"""A simulated Cometly Space over real HTTP, for tests, demos and benchmarks.
 
-`python -m simulator` starts one by hand. In Python:
+`python -m simulator` serves one. In Python:
 
     space = Space(Population.generate(1000), processing_seconds=0, timezone="Europe/Berlin")
     with Simulator(space) as simulator:

@@ -1,4 +1,4 @@
-"""Starts a Cometly Space by hand: `python -m simulator --help`."""
+"""Serves a simulated Cometly Space: `python -m simulator --help`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import signal
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
 from simulator import Population, Simulator, Space
-from simulator.script import add_from_text, describe
+from simulator.fault_syntax import add_from_text, describe
 
 if TYPE_CHECKING:
     from simulator import Request
 
 _DAYS_AHEAD = 7
+_PORT = click.IntRange(0, 65535)
+_NOT_NEGATIVE = click.FloatRange(min=0)
+_COUNT = click.IntRange(min=0)
 
 
 def _list_faults(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
@@ -31,48 +34,71 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        message = f"{name!r} is no IANA time zone"
+        message = f"{name!r} is not an IANA time zone"
         raise click.BadParameter(message) from None
     return name
 
 
 @click.command(name="python -m simulator", context_settings={"show_default": True})
-@click.option("--size", type=click.IntRange(min=0), default=20_000, help="How many contacts.")
-@click.option("--seed", type=int, default=0, help="The same seed makes the same people.")
+@click.option("--size", type=_COUNT, default=20_000, help="Number of contacts.")
+@click.option("--seed", type=int, default=0, help="The same seed gives the same contacts.")
 @click.option(
     "--since",
     type=click.DateTime(),
-    help="Earliest creation, UTC.",
+    help="Earliest creation time, UTC.",
     show_default="two years ago",
 )
 @click.option(
     "--until",
     type=click.DateTime(),
-    help="Creations are before it, UTC; who is created after now does not exist yet.",
+    help="Creations are before this time, UTC. Contacts of the future do not exist yet.",
     show_default=f"in {_DAYS_AHEAD} days",
 )
 @click.option("--timezone", default="UTC", callback=_zone, help="The Space's time zone.")
 @click.option(
     "--end-inclusive/--end-exclusive",
     default=True,
-    help="Whether a contact created at the very end_date is exported.",
+    help="Whether a contact created exactly at end_date is exported.",
 )
-@click.option("--api-key", default="simulated-key", help="The key that is let in.")
-@click.option("--api-port", type=click.IntRange(0, 65535), default=8765, help="0: any free one.")
+@click.option("--api-key", default="simulated-key", help="The only valid API key.")
+@click.option("--api-port", type=_PORT, default=8765, help="0: any free port.")
+@click.option("--storage-port", type=_PORT, default=8766, help="0: any free port.")
+@click.option("--queued-seconds", type=_NOT_NEGATIVE, default=1.0)
+@click.option("--processing-seconds", type=_NOT_NEGATIVE, default=2.0)
+@click.option("--seconds-per-contact", type=_NOT_NEGATIVE, default=0.0, help="Added to those.")
 @click.option(
-    "--storage-port", type=click.IntRange(0, 65535), default=8766, help="0: any free one."
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Exports processed at a time; the others stay queued.",
+    show_default="all",
 )
-@click.option("--queued-seconds", type=click.FloatRange(min=0), default=1.0)
-@click.option("--processing-seconds", type=click.FloatRange(min=0), default=2.0)
-@click.option("--creates-per-minute", type=click.IntRange(min=0), default=5, help="0: no limit.")
-@click.option("--polls-per-minute", type=click.IntRange(min=0), default=30, help="0: no limit.")
-@click.option("--url-lifetime-seconds", type=click.IntRange(min=0), default=900)
+@click.option(
+    "--max-exports-in-flight",
+    type=click.IntRange(min=1),
+    help="Refuse a create while so many exports are queued or processing.",
+    show_default="no limit",
+)
+@click.option(
+    "--in-flight-refusal",
+    type=click.Choice(["409", "422", "423"]),
+    default="409",
+    help="The status of that refusal.",
+)
+@click.option(
+    "--max-range-days",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Refuse a longer range with 422.",
+    show_default="no limit",
+)
+@click.option("--creates-per-minute", type=_COUNT, default=5, help="0: no limit.")
+@click.option("--polls-per-minute", type=_COUNT, default=30, help="0: no limit.")
+@click.option("--url-lifetime-seconds", type=_COUNT, default=900)
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="TEXT",
-    help="Goes wrong, such as 'download cut at=1000 times=3'; see --list-faults. Repeatable.",
+    help="Inject a fault, e.g. 'download cut at=1000 times=3'; see --list-faults. Repeatable.",
 )
 @click.option(
     "--list-faults",
@@ -80,13 +106,13 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
     is_eager=True,
     expose_value=False,
     callback=_list_faults,
-    help="List all that can go wrong, and exit.",
+    help="List all faults and exit.",
 )
 @click.option("--verbose", is_flag=True, help="Print a line for each request.")
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write URLs, key and zone to this file, as JSON, once it listens.",
+    help="Write URLs, key and time zone to this file, as JSON, once the ports are open.",
 )
 def main(  # noqa: PLR0913
     *,
@@ -94,19 +120,15 @@ def main(  # noqa: PLR0913
     seed: int,
     since: datetime | None,
     until: datetime | None,
-    timezone: str,
-    end_inclusive: bool,
-    api_key: str,
     api_port: int,
     storage_port: int,
-    queued_seconds: float,
-    processing_seconds: float,
+    in_flight_refusal: str,
     creates_per_minute: int,
     polls_per_minute: int,
-    url_lifetime_seconds: int,
     faults: tuple[str, ...],
     verbose: bool,
     ready_file: Path | None,
+    **rules: Any,
 ) -> None:
     """Serve a simulated Cometly Space until Ctrl-C or SIGTERM."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -117,20 +139,16 @@ def main(  # noqa: PLR0913
         raise click.UsageError(message)
     space = Space(
         Population.generate(size, seed, first, last),
-        api_key=api_key,
-        timezone=timezone,
-        end_inclusive=end_inclusive,
-        queued_seconds=queued_seconds,
-        processing_seconds=processing_seconds,
+        in_flight_refusal=int(in_flight_refusal),  # type: ignore[arg-type]
         creates_per_minute=creates_per_minute or None,
         polls_per_minute=polls_per_minute or None,
-        url_lifetime_seconds=url_lifetime_seconds,
+        **rules,
     )
     simulator = Simulator(
         space,
         api_port=api_port,
         storage_port=storage_port,
-        on_answer=_print_line if verbose else None,
+        on_answer=_print_request if verbose else None,
     )
     for text in faults:
         try:
@@ -147,50 +165,50 @@ def main(  # noqa: PLR0913
     except OSError as error:
         raise click.ClickException(str(error)) from error
     config = {
-        "api_key": api_key,
+        "api_key": space.api_key,
         "start_date": first.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "timezone": timezone,
+        "timezone": space.timezone,
         "api_url": simulator.api_url,
     }
-    _greet(simulator, config)
     if ready_file is not None:
         ready = config | {"storage_url": simulator.storage_url}
-        # Whoever waits for the file must never see half of it.
-        half = ready_file.with_name(f"{ready_file.name}.part")
-        half.write_text(json.dumps(ready), encoding="utf-8")
-        half.replace(ready_file)
+        # Renamed when complete: a process that waits for the file never reads half of it.
+        part = ready_file.with_name(f"{ready_file.name}.part")
+        part.write_text(json.dumps(ready), encoding="utf-8")
+        part.replace(ready_file)
+    _print_config(simulator, config)
     stopped.wait()
     simulator.stop()
     click.echo("Stopped.")
 
 
-def _greet(simulator: Simulator, config: dict[str, str]) -> None:
+def _print_config(simulator: Simulator, config: dict[str, str]) -> None:
     space = simulator.space
     overview = f"{simulator.api_url.removesuffix('/public-api/v1')}/simulator"
     click.echo(
-        f"A Cometly Space with {len(space.population):,} contacts, in the zone {space.timezone}.\n"
+        f"Simulated Cometly Space: {len(space.population):,} contacts, zone {space.timezone}\n"
         f"  API       {simulator.api_url}\n"
         f"  key       {space.api_key}\n"
         f"  storage   {simulator.storage_url}\n"
         f"  overview  {overview}\n"
         f"A config.json for the tap:\n{json.dumps(config, indent=2)}\n"
-        "Ctrl-C stops it."
+        "Stop it with Ctrl-C."
     )
 
 
-def _print_line(request: Request) -> None:
+def _print_request(request: Request) -> None:
     time = datetime.fromtimestamp(request.time, UTC).strftime("%H:%M:%S")
-    about = f" export {request.export_id}" if request.export_id else ""
+    export = f" export {request.export_id}" if request.export_id else ""
     window = (
         f" {request.start:%Y-%m-%d %H:%M:%S}/{request.end:%Y-%m-%d %H:%M:%S}"
         if request.start and request.end
         else ""
     )
-    said = f" {request.said}" if request.said else ""
+    export_status = f" {request.said}" if request.said else ""
     fault = f" [{request.fault}]" if request.fault else ""
     click.echo(
-        f"{time} {request.kind}{about}{window}: "
-        f"{request.status or 'no answer'}{said}, {request.bytes_sent:,} bytes{fault}"
+        f"{time} {request.kind}{export}{window}: "
+        f"{request.status or 'no answer'}{export_status}, {request.bytes_sent:,} bytes{fault}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The API of a simulated Space over HTTP."""
+"""The HTTP API of a simulated Space."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simulator import wire
-from simulator.faults import ExportFault, Refuse, Reset, TooManyRequests
+from simulator.faults import (
+    Answer,
+    ExportFault,
+    MalformedHeader,
+    Refuse,
+    Reset,
+    TooManyRequests,
+)
 from simulator.space import Quota, Refused
+from simulator.world import API_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,27 +27,28 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from simulator.journal import Kind, Request
-    from simulator.server import Simulator
     from simulator.space import Endpoint, Space
+    from simulator.world import World
 
-PREFIX = "/public-api/v1"
+    _Result = tuple[int, dict[str, object]]
+
 OVERVIEW = "/simulator"
 
-_EXPORTS = f"{PREFIX}/contacts/exports"
+_EXPORTS = f"{API_PREFIX}/contacts/exports"
 
 
 class Api:
-    """Answers Cometly's two calls, and `GET /simulator` for the curious."""
+    """Cometly's two calls and `GET /simulator`."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        """Answer for a simulator."""
-        self._simulator = simulator
+    def __init__(self, world: World) -> None:
+        """Serve this world."""
+        self._world = world
 
     def kind_of(self, request: web.BaseRequest) -> Kind:
-        """Tell which call a request is."""
+        """Which call a request is."""
         if request.method == "POST" and request.path == _EXPORTS:
             return "create"
-        if request.method == "GET" and _number(request).isdecimal():
+        if request.method == "GET" and _export_id(request).isdecimal():
             return "poll"
         return "other"
 
@@ -47,92 +56,96 @@ class Api:
         """Answer a request.
 
         Args:
-            request: What is asked.
-            record: Its entry in the journal.
+            request: The request.
+            record: Its entry in the log.
 
         Returns:
-            The answer; None if nobody gets one.
+            The answer to send; None if it is sent or there is none.
         """
         if record.kind == "create":
             return await self._create(request, record)
         if record.kind == "poll":
             return await self._poll(request, record)
         if request.method == "GET" and request.path == OVERVIEW:
-            return wire.json_answer(200, self._simulator.overview())
+            return wire.json_answer(200, self._world.overview())
         message = f"The route {request.path.lstrip('/')} could not be found."
         return wire.json_answer(404, {"message": message})
 
     async def _create(self, request: web.BaseRequest, record: Request) -> web.Response | None:
-        simulator, space = self._simulator, self._simulator.space
+        world, space = self._world, self._world.space
         record.json = _read_json(request, await request.read())
-        # A refusal is due later, after the key and the limit.
+        # The refusal comes later, after key and rate limit.
         with suppress(Refused):
             record.start, record.end = space.read_order(record.json).instants
 
-        def create() -> tuple[int, dict[str, object]]:
+        def create() -> _Result:
             export = space.create(space.read_order(record.json))
             record.export_id = export.id
-            simulator.faults.settle("create", record)
+            world.faults.export_faults("create", record)
             return 202, {"export_id": export.id, "status": "queued"}
 
-        return await self._answer("create", request, record, space, create)
+        return await self._answer("create", request, record, create)
 
     async def _poll(self, request: web.BaseRequest, record: Request) -> web.Response | None:
-        simulator, space = self._simulator, self._simulator.space
-        export = space.exports.get(int(_number(request)))
+        world, space = self._world, self._world.space
+        export = space.exports.get(int(_export_id(request)))
         if export is not None:
             record.export_id = export.id
             record.start, record.end = export.order.instants
 
-        def poll() -> tuple[int, dict[str, object]]:
+        def poll() -> _Result:
             if export is None:
                 raise Refused(404, "Export not found.")
-            answer = space.poll(export, simulator.storage_url)
-            for fault in simulator.faults.settle("poll", record):
+            answer = space.poll(export, world.storage_url)
+            for fault in world.faults.export_faults("poll", record):
                 if isinstance(fault, ExportFault):
-                    answer = fault.distort(answer, export)
+                    answer = fault.change_answer(answer, export, space)
             record.said = str(answer["status"])
             return 200, answer
 
-        return await self._answer("poll", request, record, space, poll)
+        return await self._answer("poll", request, record, poll)
 
     async def _answer(
         self,
         endpoint: Endpoint,
         request: web.BaseRequest,
         record: Request,
-        space: Space,
-        act: Callable[[], tuple[int, dict[str, object]]],
+        call: Callable[[], _Result],
     ) -> web.Response | None:
-        fault = self._simulator.faults.meet(endpoint, record)
+        space = self._world.space
+        fault = self._world.faults.next_fault(endpoint, record)
         match fault:
             case None:
-                return _by_the_rules(endpoint, request, space, act)
-            case Reset(accepted=True):
-                _by_the_rules(endpoint, request, space, act)
-                wire.reset(request)
+                return _normal_answer(endpoint, request, space, call)
+            case MalformedHeader():
+                answer = _normal_answer(endpoint, request, space, call)
+                headers = dict(answer.headers) | {"Connection": "close"}
+                body = (answer.text or "").encode()
+                wire.begin(request, record, answer.status, headers, body, first_line=fault.line)
+                await wire.end(request)
                 return None
             case TooManyRequests():
                 headers = Quota(space.limit(endpoint), 0, None).headers
                 return _too_many_requests(headers | _retry_after(fault, space))
             case Refuse():
-                given = f" ({request.headers.get('Authorization')})" if fault.echo else ""
-                return wire.json_answer(fault.status, {"message": fault.message + given})
-            case _:
-                return await wire.common_answer(fault, request, self._simulator.stopping)
+                echo = f" ({request.headers.get('Authorization')})" if fault.echo else ""
+                payload: dict[str, object] = {"message": fault.message + echo}
+                if fault.errors is not None:
+                    payload["errors"] = fault.errors
+                return wire.json_answer(fault.status, payload)
+            case Answer(accepted=True) | Reset(accepted=True):
+                _normal_answer(endpoint, request, space, call)
+        return await wire.common_answer(fault, request, record, self._world)
 
 
-def _number(request: web.BaseRequest) -> str:
+def _export_id(request: web.BaseRequest) -> str:
     return request.path.removeprefix(f"{_EXPORTS}/")
 
 
-def _by_the_rules(
-    endpoint: Endpoint,
-    request: web.BaseRequest,
-    space: Space,
-    act: Callable[[], tuple[int, dict[str, object]]],
+def _normal_answer(
+    endpoint: Endpoint, request: web.BaseRequest, space: Space, call: Callable[[], _Result]
 ) -> web.Response:
-    """Look at the key, then at the limit, then at the request."""
+    """Check the key, then the rate limit, then make the call."""
     headers: dict[str, str] = {}
     try:
         space.authorize(request.headers.get("Authorization"))
@@ -140,7 +153,7 @@ def _by_the_rules(
         headers = quota.headers
         if quota.retry_after is not None:
             return _too_many_requests(headers)
-        status, payload = act()
+        status, payload = call()
     except Refused as refusal:
         payload = {"message": refusal.message}
         if refusal.errors:
@@ -163,7 +176,7 @@ def _too_many_requests(headers: dict[str, str]) -> web.Response:
 
 
 def _read_json(request: web.BaseRequest, body: bytes) -> object:
-    """Decode a body as Laravel does: not without its content type, and broken JSON is none."""
+    """Decode a body as Laravel does: None without its content type or with broken JSON."""
     if "json" not in request.content_type:
         return None
     try:

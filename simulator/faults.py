@@ -1,16 +1,18 @@
-"""Everything that can go wrong, as a script: given this fault, then that.
+"""Faults to inject: `simulator.faults.add("download", Cut(1000), times=3)`.
 
-`simulator.faults.add("download", Cut(1000), times=3)` cuts the next three downloads. Most faults
-meet one request each; those of an export or its file stay with the export they met.
+Most faults affect one request. Those of exports and files stay with an export (`stays`). Named
+faults with parameters, and lists to draw from in tests, are in `simulator.presets`.
 """
 
 from __future__ import annotations
 
 import re
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import msgspec
+from typing_extensions import override
 
 from simulator.files import FileForm  # noqa: TC001 - msgspec reads the annotations
 from simulator.space import Refused
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from simulator.journal import Request
-    from simulator.space import Export
+    from simulator.space import Export, Space
 
 Where = Literal["create", "poll", "download"]
 
@@ -29,24 +31,24 @@ _ANYWHERE = _API | _STORAGE
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Something that goes wrong.
+    """A fault.
 
     Attributes:
-        places: Where it can be added.
-        stays: Whether it holds for an export from then on, instead of for one request.
+        places: The requests that it can be added to.
+        stays: Whether it stays with an export instead of affecting one request.
     """
 
     places: ClassVar[frozenset[Where]] = _ANYWHERE
     stays: ClassVar[bool] = False
 
-    def concerns(self, request: Request) -> bool:
-        """Tell whether a request can meet this fault at all."""
+    def applies_to(self, request: Request) -> bool:
+        """Whether the fault can affect a request at all."""
         del request
         return True
 
     @classmethod
     def name(cls) -> str:
-        """Give the name it goes by: that of `TooManyRequests` is `too-many-requests`."""
+        """The name in texts: that of `TooManyRequests` is `too-many-requests`."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
 
@@ -54,29 +56,33 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerError(Fault, frozen=True):
-    """A 5xx of the gateway, with a page of HTML."""
+    """A gateway's 5xx with an HTML page."""
 
     status: int = 503
     html: str = "<html><body><h1>Service Unavailable</h1></body></html>"
 
 
 class Answer(Fault, frozen=True):
-    """Any answer: bytes and text as they are, anything else as JSON."""
+    """Any answer: a body of bytes or text is sent as it is, anything else as JSON.
+
+    With `accepted` the request has taken effect all the same.
+    """
 
     status: int = 200
     body: Any = b""
     headers: dict[str, str] | None = None
+    accepted: bool = False
 
 
 class Redirect(Fault, frozen=True):
-    """A redirect elsewhere."""
+    """A redirect."""
 
     location: str
     status: int = 302
 
 
 class Reset(Fault, frozen=True):
-    """The connection breaks (RST) before any answer.
+    """The connection is reset before the answer.
 
     With `accepted` the request has taken effect all the same.
     """
@@ -85,14 +91,30 @@ class Reset(Fault, frozen=True):
 
 
 class Hang(Fault, frozen=True):
-    """No answer until the client leaves or the server stops."""
+    """No answer until the client disconnects or the server stops."""
+
+
+class Drip(Fault, frozen=True):
+    """The body arrives one byte every `seconds`: an API answer without end, a file to its end.
+
+    Of a file only the first `count` bytes drip; None: all of them.
+    """
+
+    seconds: float = 1.0
+    count: int | None = None
+
+
+class MalformedHeader(Fault, frozen=True):
+    """The right answer, but its first header line is `line`."""
+
+    line: str = "this line is not a header"
 
 
 # API requests
 
 
 class TooManyRequests(Fault, frozen=True):
-    """A 429; `retry_after`: seconds, `http-date` (a date two seconds on) or no such header."""
+    """A 429; `retry_after`: seconds, `http-date` (a date in two seconds) or null (no header)."""
 
     retry_after: int | Literal["http-date"] | None = 1
 
@@ -100,11 +122,12 @@ class TooManyRequests(Fault, frozen=True):
 
 
 class Refuse(Fault, frozen=True):
-    """A 4xx with Cometly's JSON; `echo` puts the request's Authorization into the message."""
+    """A 4xx with Cometly's JSON; `echo` adds the request's Authorization to the message."""
 
     status: int = 403
     message: str = "Your subscription is inactive."
     echo: bool = False
+    errors: dict[str, list[str]] | None = None
 
     places: ClassVar[frozenset[Where]] = _API
 
@@ -113,106 +136,190 @@ class Refuse(Fault, frozen=True):
 
 
 class ExportFault(Fault, frozen=True):
-    """An export that does not go well."""
+    """A fault of an export, visible in the answers to its polls."""
 
     stays: ClassVar[bool] = True
 
-    def distort(self, answer: dict[str, object], export: Export) -> dict[str, object]:
-        """Change the answer to a poll.
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
+        """The answer to a poll with this fault.
 
         Args:
-            answer: What Cometly would say.
-            export: Which export it is about; this poll is counted already.
-
-        Returns:
-            What it says instead.
+            answer: The answer without it.
+            export: The export, in which this poll is already counted.
+            space: The Space of the export.
 
         Raises:
-            Refused: It says no.
+            Refused: The answer is an error.
         """
         raise NotImplementedError
 
 
 class ExportFails(ExportFault, frozen=True):
-    """The export ends as `failed` when it would be completed."""
+    """The export ends as `failed` instead of `completed`."""
 
     message: str = "The export could not be generated."
 
-    def distort(self, answer: dict[str, object], export: Export) -> dict[str, object]:  # noqa: D102
-        del export
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
         if answer["status"] != "completed":
             return answer
-        return _still(answer, "failed", self.message)
+        return _pending(answer, "failed", self.message)
 
 
 class ExportStuck(ExportFault, frozen=True):
-    """The export is never completed."""
+    """The export never completes."""
 
     status: str = "processing"
 
-    def distort(self, answer: dict[str, object], export: Export) -> dict[str, object]:  # noqa: D102
-        del export
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
         if answer["status"] != "completed":
             return answer
-        return _still(answer, self.status, "Export is being processed.")
+        return _pending(answer, self.status, "Export is being processed.")
 
 
 class ExportVanishes(ExportFault, frozen=True):
-    """The export is unknown (404) from this poll of it on."""
+    """The export is not found (404) from its poll number `from_poll` on."""
 
     from_poll: int = 1
 
-    def distort(self, answer: dict[str, object], export: Export) -> dict[str, object]:  # noqa: D102
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
         if export.polls < self.from_poll:
             return answer
         raise Refused(404, "Export not found.")
 
 
+class ExportNotFoundYet(ExportFault, frozen=True):
+    """The export is not found (404) in its first polls, and in the first seconds."""
+
+    polls: int = 1
+    seconds: float = 0
+
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
+        if export.polls <= self.polls or space.now() < export.created_at + self.seconds:
+            message = rf"No query results for model [App\Models\ContactExport] {export.id}"
+            raise Refused(404, message)
+        return answer
+
+
 class UnknownStatus(ExportFault, frozen=True):
-    """The export's first polls give a status that nobody documented; None: all polls."""
+    """The export's first polls return an undocumented status; null: all polls."""
 
     status: str = "archiving"
     polls: int | None = 1
 
-    def distort(self, answer: dict[str, object], export: Export) -> dict[str, object]:  # noqa: D102
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
         if self.polls is not None and export.polls > self.polls:
             return answer
-        return _still(answer, self.status, "Export is in an unusual state.")
+        return _pending(answer, self.status, "Export is in an unusual state.")
+
+
+class StatusCase(ExportFault, frozen=True):
+    """Statuses are written as `COMPLETED` (`upper`) or `Completed` (`title`)."""
+
+    style: Literal["upper", "title"] = "upper"
+
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
+        status = str(answer["status"])
+        return answer | {"status": status.upper() if self.style == "upper" else status.title()}
 
 
 class CompletedWithoutUrl(ExportFault, frozen=True):
-    """The first polls that say `completed` give no URL; None: all of them."""
+    """The first polls that return `completed` have no download_url; null: all of them."""
 
     polls: int | None = 1
 
-    def distort(self, answer: dict[str, object], export: Export) -> dict[str, object]:  # noqa: D102
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
         if self.polls is not None and export.completed_polls > self.polls:
             return answer
         return {key: value for key, value in answer.items() if key != "download_url"}
 
 
 class DownloadUrl(ExportFault, frozen=True):
-    """Completed polls give this URL instead."""
+    """Completed polls return this download_url."""
 
     url: str
 
-    def distort(self, answer: dict[str, object], export: Export) -> dict[str, object]:  # noqa: D102
-        del export
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
         return answer | {"download_url": self.url} if "download_url" in answer else answer
 
 
-def _still(answer: Mapping[str, object], status: str, message: str) -> dict[str, object]:
+class OddUrl(ExportFault, frozen=True):
+    """The download_url has unusual percent-encodings; the storage accepts no other spelling."""
+
+    @override
+    def change_answer(
+        self, answer: dict[str, object], export: Export, space: Space
+    ) -> dict[str, object]:
+        if "download_url" not in answer:
+            return answer
+        origin = str(answer["download_url"]).partition(export.path)[0]
+        return answer | {"download_url": origin + space.presign(export, odd=True)}
+
+
+def _pending(answer: Mapping[str, object], status: str, message: str) -> dict[str, object]:
     kept = {key: answer[key] for key in ("export_id", "created_at")}
     return kept | {"status": status, "message": message}
 
 
-# Transfers
+# Downloads
+
+
+class StorageFailure(Fault, frozen=True):
+    """An S3 error with XML; `{X-Amz-Signature}` in `message` is that value of the URL's query."""
+
+    status: int = 500
+    code: str = "InternalError"
+    message: str = "We encountered an internal error. Please try again."
+    headers: dict[str, str] | None = None
+
+    places: ClassVar[frozenset[Where]] = _STORAGE
+
+
+class Expired(StorageFailure, frozen=True):
+    """The URL is refused as expired: 403 with XML."""
+
+    status: int = 403
+    code: str = "AccessDenied"
+    message: str = "Request has expired"
+
+
+class Throttled(StorageFailure, frozen=True):
+    """The bucket is overloaded: 503 with XML."""
+
+    status: int = 503
+    code: str = "SlowDown"
+    message: str = "Please reduce your request rate."
 
 
 class Cut(Fault, frozen=True):
-    """The body ends after `at` bytes of this response, though its length promised more.
+    """The connection is closed after `at` bytes of this body, although its length was declared.
 
-    With `reset` the connection is reset (RST) instead of closed (FIN).
+    With `reset` it is reset (RST) instead of closed (FIN).
     """
 
     at: int
@@ -222,10 +329,10 @@ class Cut(Fault, frozen=True):
 
 
 class CutUnnoticed(Fault, frozen=True):
-    """The body ends after `at` bytes (None: not before its end), and nothing announced its length.
+    """The body ends after `at` bytes (null: at its end), and no length was declared.
 
-    As HTTP/1.0 does it: only the closed connection ends it. With `chunked` it comes in chunks, and
-    the last, that would end it, is missing.
+    As in HTTP/1.0, it ends where the connection closes. With `chunked` it has chunks, and the last,
+    empty one is missing.
     """
 
     at: int | None = None
@@ -235,34 +342,22 @@ class CutUnnoticed(Fault, frozen=True):
 
 
 class Stall(Fault, frozen=True):
-    """The body falls silent after `at` bytes of this response."""
+    """Nothing follows after `at` bytes of this body, but the connection stays open."""
 
     at: int = 0
 
     places: ClassVar[frozenset[Where]] = _STORAGE
 
 
-class Expired(Fault, frozen=True):
-    """The URL is refused as expired: 403 with XML."""
-
-    places: ClassVar[frozenset[Where]] = _STORAGE
-
-
-class Throttled(Fault, frozen=True):
-    """The bucket is overwhelmed: 503 with XML."""
-
-    places: ClassVar[frozenset[Where]] = _STORAGE
-
-
 class WrongRange(Fault, frozen=True):
-    """A request for a range gets (206) one that begins `shift` bytes further on."""
+    """A range request is answered (206) with a range that begins `shift` bytes later."""
 
     shift: int = 1
 
     places: ClassVar[frozenset[Where]] = _STORAGE
 
-    def concerns(self, request: Request) -> bool:
-        """Tell whether the request is for a range."""
+    @override
+    def applies_to(self, request: Request) -> bool:
         return "Range" in request.headers
 
 
@@ -270,69 +365,83 @@ class WrongRange(Fault, frozen=True):
 
 
 class FileFault(Fault, frozen=True):
-    """A stored file, or a store, that is not as it should be."""
+    """A fault of a stored file, or of the store."""
 
     stays: ClassVar[bool] = True
 
-    def relaid(self, form: FileForm) -> FileForm:
-        """Give the layout the file has with this fault."""
+    def change_form(self, form: FileForm) -> FileForm:
+        """The layout of the file with this fault."""
         return form
 
-    def spoiled(self, data: bytes) -> bytes:
-        """Give the bytes the file has with this fault."""
+    def change_data(self, data: bytes) -> bytes:
+        """The bytes of the file with this fault."""
         return data
 
 
 class Form(FileFault, frozen=True):
-    """The file is laid out in this way."""
+    """The file has this layout."""
 
     form: FileForm
 
-    def relaid(self, form: FileForm) -> FileForm:  # noqa: D102
-        del form
+    @override
+    def change_form(self, form: FileForm) -> FileForm:
         return self.form
 
 
 class ChangedFile(FileFault, frozen=True):
-    """The file was made again: the same contacts, in other bytes and with another ETag."""
+    """The file was replaced: the same contacts, but other bytes and another ETag."""
 
     seed: int = 1
 
-    def relaid(self, form: FileForm) -> FileForm:  # noqa: D102
+    @override
+    def change_form(self, form: FileForm) -> FileForm:
         return msgspec.structs.replace(form, shuffle=self.seed, modified=self.seed)
 
 
 class Truncated(FileFault, frozen=True):
-    """The stored file ends after `length` bytes, and says so; negative: so many are missing."""
+    """The stored file is truncated to `length` bytes; negative: so many are missing."""
 
     length: int
 
-    def spoiled(self, data: bytes) -> bytes:  # noqa: D102
+    @override
+    def change_data(self, data: bytes) -> bytes:
         return data[: self.length]
 
 
 class Corrupt(FileFault, frozen=True):
-    """The byte `at` is another; negative: counted from the end."""
+    """The byte at `at` is wrong; negative: counted from the end."""
 
     at: int
 
-    def spoiled(self, data: bytes) -> bytes:  # noqa: D102
+    @override
+    def change_data(self, data: bytes) -> bytes:
         if not -len(data) <= self.at < len(data):
             return data
-        spoiled = bytearray(data)
-        spoiled[self.at] ^= 0xFF
-        return bytes(spoiled)
+        changed = bytearray(data)
+        changed[self.at] ^= 0xFF
+        return bytes(changed)
 
 
 class WrongChecksum(FileFault, frozen=True):
     """The checksum in gzip's trailer is wrong."""
 
-    def spoiled(self, data: bytes) -> bytes:  # noqa: D102
-        return Corrupt(-8).spoiled(data)
+    @override
+    def change_data(self, data: bytes) -> bytes:
+        return Corrupt(-8).change_data(data)
+
+
+class TrailingBytes(FileFault, frozen=True):
+    """Other bytes follow after the end of the gzip data."""
+
+    text: str = "<!-- cached -->"
+
+    @override
+    def change_data(self, data: bytes) -> bytes:
+        return data + self.text.encode()
 
 
 class NoRanges(FileFault, frozen=True):
-    """A range is ignored: 200 with the whole file, and no `Accept-Ranges`."""
+    """Ranges are ignored: 200 with the whole file, and no `Accept-Ranges`."""
 
 
 class NoETag(FileFault, frozen=True):
@@ -340,16 +449,16 @@ class NoETag(FileFault, frozen=True):
 
 
 class IgnoresIfMatch(FileFault, frozen=True):
-    """`If-Match` and `If-Range` are ignored: a range of a changed file is given all the same."""
+    """`If-Match` and `If-Range` are ignored: a changed file is resumed all the same."""
 
 
 class Faults:
-    """The script: what goes wrong, where and how often. Safe to use from several threads."""
+    """The injected faults. Thread-safe."""
 
     def __init__(self) -> None:
-        """Begin with nothing going wrong."""
+        """Start without faults."""
         self._rules: list[_Rule] = []
-        self._staying: dict[int, list[_Rule]] = {}
+        self._by_export: dict[int, list[_Rule]] = {}
         self._lock = threading.Lock()
 
     def add(
@@ -360,24 +469,24 @@ class Faults:
         after: int = 0,
         when: Callable[[Request], bool] | None = None,
     ) -> None:
-        """Add a fault. Of several that fit a request, the one added first comes first.
+        """Add a fault. If several match a request, the one added first is used.
 
-        An API request meets faults before the Space looks at it: they cost no quota. A download
-        meets them once its URL is found good.
+        API faults come before the Space handles the request, and use up no quota. Download faults
+        come after the URL was found valid.
 
         Args:
-            where: The requests it meets: `create`, `poll` or `download`.
-            fault: What goes wrong. If it stays with an export, `where` says at which request about
-                it it begins; at `create` that is the export being made.
-            times: How many requests meet it, or, if it stays, how many exports; None: all.
-            after: How many requests that fit go through before.
-            when: Whether a request fits; by default every one does.
+            where: The requests to affect: `create`, `poll` or `download`.
+            fault: The fault. If it stays with an export, `where` is the request about that export
+                with which it begins.
+            times: How many requests are affected, or, if it stays, how many exports; None: all.
+            after: How many matching requests pass before.
+            when: Whether a request matches; by default every one does.
 
         Raises:
-            ValueError: No such place, or this fault cannot happen there.
+            ValueError: There is no such place, or the fault cannot happen there.
         """
         if where not in get_args(Where):
-            message = f"{where!r} is no place for a fault: {', '.join(get_args(Where))}"
+            message = f"{where!r} is not one of {', '.join(get_args(Where))}"
             raise ValueError(message)
         if where not in fault.places:
             message = f"{fault.name()} cannot happen at {where!r}"
@@ -386,77 +495,54 @@ class Faults:
             self._rules.append(_Rule(where, fault, times, after, when))
 
     def clear(self) -> None:
-        """Let everything go well again, for exports under way too."""
+        """Remove all faults, those of existing exports too."""
         with self._lock:
             self._rules.clear()
-            self._staying.clear()
+            self._by_export.clear()
 
-    def meet(self, where: Where, request: Request) -> Fault | None:
-        """Give the fault that a request meets, if any, and count it.
-
-        Args:
-            where: Which kind of request it is.
-            request: The request.
-
-        Returns:
-            A fault that does not stay; None: all goes well.
-        """
+    def next_fault(self, where: Where, request: Request) -> Fault | None:
+        """The fault that affects this request, if any. It counts as used."""
         with self._lock:
             for rule in self._rules:
-                if not rule.fault.stays and rule.meets(where, request):
+                if not rule.fault.stays and rule.matches(where, request):
                     request.fault = rule.fault.name()
                     return rule.fault
         return None
 
-    def settle(self, where: Where, request: Request) -> list[Fault]:
-        """Let the faults that stay settle on the export of a request.
-
-        Args:
-            where: Which kind of request it is.
-            request: A request whose export is known.
-
-        Returns:
-            All faults that this export has by now.
-        """
+    def export_faults(self, where: Where, request: Request) -> list[Fault]:
+        """All faults of this request's export, including those that begin with the request."""
         if not self._rules or request.export_id is None:
             return []
         with self._lock:
-            settled = self._staying.setdefault(request.export_id, [])
-            settled.extend(
+            found = self._by_export.setdefault(request.export_id, [])
+            found.extend(
                 rule
                 for rule in self._rules
-                if rule.fault.stays and rule not in settled and rule.meets(where, request)
+                if rule.fault.stays and rule not in found and rule.matches(where, request)
             )
-            if settled and request.fault is None:
-                request.fault = ", ".join(rule.fault.name() for rule in settled)
-            return [rule.fault for rule in settled]
+            if found and request.fault is None:
+                request.fault = ", ".join(rule.fault.name() for rule in found)
+            return [rule.fault for rule in found]
 
 
+@dataclass(eq=False)
 class _Rule:
-    """A fault, and what is left of its times."""
+    """A fault and how often it is still to happen."""
 
-    def __init__(
-        self,
-        where: Where,
-        fault: Fault,
-        times: int | None,
-        after: int,
-        when: Callable[[Request], bool] | None,
-    ) -> None:
-        self.fault = fault
-        self._where = where
-        self._times = times
-        self._after = after
-        self._when = when
+    where: Where
+    fault: Fault
+    times: int | None
+    after: int
+    when: Callable[[Request], bool] | None
 
-    def meets(self, where: Where, request: Request) -> bool:
-        if where != self._where or self._times == 0 or not self.fault.concerns(request):
+    def matches(self, where: Where, request: Request) -> bool:
+        if where != self.where or self.times == 0 or not self.fault.applies_to(request):
             return False
-        if self._when is not None and not self._when(request):
+        if self.when is not None and not self.when(request):
             return False
-        if self._after:
-            self._after -= 1
+        if self.after:
+            self.after -= 1
             return False
-        if self._times is not None:
-            self._times -= 1
+        if self.times is not None:
+            self.times -= 1
         return True

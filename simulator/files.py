@@ -1,4 +1,4 @@
-"""An export's file: contacts as NDJSON, gzipped, in every form a store may hand it out."""
+"""An export's file: contacts as gzipped NDJSON, in any layout a store may use."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 
     from simulator.population import Contact
 
-_CONTACTS_A_BLOCK: Final = 10_000
-_GZIP: Final = 31  # zlib's name for "with gzip's header and trailer"
+_BLOCK_CONTACTS: Final = 10_000
+_GZIP: Final = 31  # zlib: with gzip's header and trailer
 _encoder = msgspec.json.Encoder()
 
 
 class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    r"""How a file is laid out.
+    r"""The layout of a file.
 
     Attributes:
-        members: How many gzip members it has; one may end amid a line or a character.
-        content_encoding: The `Content-Encoding` the store declares, such as `gzip`.
+        members: Number of gzip members; one may end inside a line or a character.
+        content_encoding: The `Content-Encoding` header, such as `gzip`.
         plain: NDJSON without gzip.
         empty_body: Zero bytes, not even gzip's header.
-        lines: Raw lines, without their end, after those of the contacts.
-        only_lines: Whether the raw lines stand instead of the contacts.
+        lines: Raw lines, without line ends, after those of the contacts.
+        only_lines: Raw lines instead of those of the contacts.
+        substitutions: Pairs of bytes: the first is replaced by the second wherever it occurs in the
+            contacts' lines.
         newline: What ends a line.
         last_newline: Whether the last line has its end too.
-        shuffle: A seed to shuffle the contacts by; None leaves them in order of creation.
+        shuffle: A seed to shuffle the contacts by; None: in order of creation.
         escaped: Write non-ASCII characters and slashes as PHP does: `\u00fc`, `\/`.
         modified: The time in gzip's header, in Unix seconds.
     """
@@ -50,6 +52,7 @@ class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     empty_body: bool = False
     lines: tuple[bytes, ...] = ()
     only_lines: bool = False
+    substitutions: tuple[tuple[bytes, bytes], ...] = ()
     newline: bytes = b"\n"
     last_newline: bool = True
     shuffle: int | None = None
@@ -64,16 +67,13 @@ def make_file(
     all_emails: bool = False,
     form: FileForm | None = None,
 ) -> tuple[bytes, int]:
-    """Make the bytes of an export's file; the same contacts and form give the same bytes.
+    """The bytes of an export's file and its number of contacts; always the same for the same input.
 
     Args:
-        contacts: Who is in it, in the order of the file.
+        contacts: Its contacts, in the order of the file.
         comet_tokens: Whether a line has `comet_tokens`.
         all_emails: Whether a line has `emails`.
         form: The layout; by default one gzip member.
-
-    Returns:
-        The bytes as stored, and how many contacts they hold.
     """
     form = form or FileForm()
     if form.empty_body:
@@ -96,7 +96,7 @@ def make_file(
 
 
 class _Counted:
-    """Contacts that are counted on their way."""
+    """An iterator that counts contacts."""
 
     def __init__(self, contacts: Iterable[Contact]) -> None:
         self._contacts = iter(contacts)
@@ -109,13 +109,15 @@ class _Counted:
 
 
 def _blocks(contacts: _Counted, line: type[_Line], form: FileForm) -> Iterator[bytes]:
-    """Give the NDJSON in blocks, so that a large export never stands in memory twice."""
+    """The NDJSON in blocks, so that a large export is never in memory twice."""
     pending = b""
-    while block := contacts.take(_CONTACTS_A_BLOCK):
+    while block := contacts.take(_BLOCK_CONTACTS):
         yield pending
         pending = _encoder.encode_lines([line.of(contact) for contact in block])
         if form.escaped:
             pending = b"".join(map(_escaped, pending.splitlines(keepends=True)))
+        for old, new in form.substitutions:
+            pending = pending.replace(old, new)
         if form.newline != b"\n":
             pending = pending.replace(b"\n", form.newline)
     pending += b"".join(raw + form.newline for raw in form.lines)
@@ -135,7 +137,7 @@ def _gzip(blocks: Iterable[bytes], modified: int) -> bytes:
 
 
 class _Line(msgspec.Struct, gc=False):
-    """A line of a file; `created_at` is not in it."""
+    """A line of a file, which has no `created_at`."""
 
     id: int
     email: str | None

@@ -1,4 +1,4 @@
-"""What a simulator was asked, and what it answered."""
+"""The log of requests and answers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Kind = Literal["create", "poll", "download", "other"]
 
 @dataclass(eq=False)
 class Request:
-    """One request.
+    """A request and its answer.
 
     Attributes:
         kind: `create`, `poll`, `download` or `other`.
-        time: When it came, in Unix seconds by the Space's clock.
+        time: Its arrival in Unix seconds, by the Space's clock.
         method: The HTTP method.
-        path: The path, without the query.
+        path: The path, decoded, without the query.
         query: The query, decoded.
-        headers: The headers; names are found in any case.
-        json: The decoded JSON of the body; None without one.
-        export_id: The export it is about; of a create the one it made, None if it made none.
-        start: Start of the window it is about, an instant in UTC; None if unknown.
+        headers: The headers; names are case-insensitive.
+        json: The decoded JSON body; None without one.
+        export_id: The export it is about, or which it created.
+        start: Start of the export's window in UTC; None if unknown.
         end: End of that window, likewise.
-        status: What was answered; None as long as nothing is, and if nothing ever was.
-        bytes_sent: Bytes of the body given to the connection; the client may have read fewer.
-        said: What a poll said its export's status is.
-        fault: The name of the scripted fault it met.
+        status: Status of the answer; None without an answer.
+        bytes_sent: Bytes of the body passed to the connection; the client may have read fewer.
+        said: The export status in the answer to a poll.
+        fault: The name of the injected fault.
     """
 
     kind: Kind

@@ -1,5 +1,5 @@
-"""The people of a simulated Space: given ones, or any number made from a seed."""
-# ruff: noqa: RUF001 - people write their names in their own scripts
+"""The contacts of a simulated Space: given, or generated from a seed."""
+# ruff: noqa: RUF001 - names in many scripts
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
     """One contact of a Space.
 
     Attributes:
-        id: Cometly's number of the contact.
-        created_at: When it was created: an aware instant, to the microsecond. Exports filter by it
-            and never show it.
+        id: Cometly's id of the contact.
+        created_at: Aware creation time. Exports filter by it but do not contain it.
         email: The main e-mail address.
         name: The full name, in any script.
-        phone: The phone number, international form.
-        location: The country, as its two letters.
+        phone: The phone number in international form.
+        location: The two-letter country code.
         comet_tokens: Up to five tokens, newest first.
-        emails: All addresses, those of merged profiles included; the main one first.
+        emails: All addresses, including those of merged profiles; the main one first.
     """
 
     id: int
@@ -51,13 +50,13 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
 
 
 class Population:
-    """Contacts by creation time; immutable, so an export can keep the one it saw."""
+    """Contacts by creation time; immutable, so that an export can keep a snapshot."""
 
     def __init__(self, contacts: Iterable[Contact] = ()) -> None:
         """Hold these contacts.
 
         Args:
-            contacts: In any order, each with an id of its own.
+            contacts: In any order, with unique ids.
 
         Raises:
             ValueError: Two contacts have the same id.
@@ -81,19 +80,16 @@ class Population:
         since: datetime = DEFAULT_SINCE,
         until: datetime = DEFAULT_UNTIL,
     ) -> Population:
-        """Make people from a seed: the same arguments, the same people.
+        """Generate contacts: the same arguments give the same contacts.
 
-        Only their times and dice are kept; a contact is made when it is asked for, so a Space of
+        Only times and random bits are kept, and a contact is made when it is needed: a Space of
         millions is cheap.
 
         Args:
-            size: How many; their ids are 1 to this.
+            size: Number of contacts; their ids are 1 to `size`.
             seed: Any integer.
-            since: Earliest creation, an aware instant.
-            until: Creations are before this aware instant. Later ones are denser: the Space grows.
-
-        Returns:
-            The population.
+            since: Aware time of the earliest creation.
+            until: Aware time; creations are before it, and denser towards it.
 
         Raises:
             ValueError: `until` is not after `since`.
@@ -104,12 +100,12 @@ class Population:
         chance = random.Random(seed)
         times = _creation_times(size, chance, _microseconds(since), _microseconds(until))
         ids = _mostly_rising(size, chance)
-        dice = array("Q", chance.randbytes(8 * size))
+        bits = array("Q", chance.randbytes(8 * size))
         if sys.byteorder == "big":
-            dice.byteswap()
+            bits.byteswap()
 
         def contact(index: int) -> Contact:
-            return _person(ids[index], times[index], dice[index])
+            return _person(ids[index], times[index], bits[index])
 
         population = cls()
         population._times = times
@@ -118,13 +114,7 @@ class Population:
         return population
 
     def plus(self, contacts: Iterable[Contact]) -> Population:
-        """Give the population with these contacts added.
-
-        Args:
-            contacts: New ones; a contact whose id is known replaces the known one.
-
-        Returns:
-            Another population; this one stays as it is.
+        """A new population with these contacts added, or replaced where the id is known.
 
         Raises:
             TypeError: A `created_at` has no time zone.
@@ -144,16 +134,7 @@ class Population:
     def between(
         self, start: datetime, end: datetime, *, end_inclusive: bool = False
     ) -> Iterator[Contact]:
-        """Give the contacts created between two instants, in order of creation.
-
-        Args:
-            start: Aware instant, included.
-            end: Aware instant.
-            end_inclusive: Whether a creation at the very microsecond of `end` belongs to it.
-
-        Returns:
-            The contacts, made while one iterates.
-        """
+        """The contacts created from `start` until `end`, in order of creation."""
         find_end = bisect_right if end_inclusive else bisect_left
         first, last = _microseconds(start), _microseconds(end)
         indexes = range(bisect_left(self._times, first), find_end(self._times, last))
@@ -165,14 +146,21 @@ class Population:
         later = ordered[bisect_left(times, first) : find_end(times, last)]
         return heapq.merge(unchanged, later, key=_created_at)
 
+    def count(self, start: datetime, end: datetime) -> int:
+        """The number of contacts created from `start` until before `end`."""
+        if self._later.by_id:
+            return sum(1 for _ in self.between(start, end))
+        first, last = (bisect_left(self._times, _microseconds(time)) for time in (start, end))
+        return max(last - first, 0)
+
     @property
     def last_created_at(self) -> datetime | None:
-        """The newest creation, an instant in UTC; None if nobody is here."""
+        """The latest creation time in UTC; None without contacts."""
         newest = max([*self._times[-1:], *self._later.times[-1:]], default=None)
         return None if newest is None else _EPOCH + newest * _MICROSECOND
 
     def __len__(self) -> int:
-        """How many contacts there are."""
+        """The number of contacts."""
         new = sum(number not in self._ids for number in self._later.by_id)
         return len(self._times) + new
 
@@ -186,7 +174,7 @@ class Population:
 
 
 class _Later(NamedTuple):
-    """Contacts added to or changed in a population, with their order."""
+    """Contacts added to a population or replaced in it."""
 
     by_id: dict[int, Contact]
     ordered: list[Contact]
@@ -202,14 +190,14 @@ def _microseconds(instant: datetime) -> int:
 
 
 def _creation_times(size: int, chance: random.Random, since: int, until: int) -> array[int]:
-    """Spread creations over the hours: three times as many at the end, few at night."""
+    """Distribute creations: three times as many at the end, few at night."""
     hours = range(since, until, _HOUR)
     weights = [
         (1 + 2 * number / len(hours))
         * (1.1 - math.cos(hour % (24 * _HOUR) / (24 * _HOUR) * math.tau))
         for number, hour in enumerate(hours)
     ]
-    # Rounding the running sum, not each hour, makes them `size` in all.
+    # Rounding the running sum, not each hour, gives exactly `size`.
     scale = size / sum(weights)
     times = array("q")
     expected = 0.0
@@ -218,14 +206,14 @@ def _creation_times(size: int, chance: random.Random, since: int, until: int) ->
         length = min(_HOUR, until - hour)
         missing = round(expected) - len(times)
         times.extend(sorted(hour + int(chance.random() * length) for _ in range(missing)))
-    # One in four on a whole second: there the bounds of a window matter.
+    # One in four on a whole second, where a window's bounds matter.
     for index in range(0, size, 4):
         times[index] = max(since, times[index] // 1_000_000 * 1_000_000)
     return array("q", sorted(times))
 
 
 def _mostly_rising(size: int, chance: random.Random) -> array[int]:
-    """Number people in order of creation, but for some that change places with a near one."""
+    """Ids in order of creation, but some are swapped with a near one."""
     ids = array("q", range(1, size + 1))
     for first in range(0, size - 8, 8):
         second = first + chance.randrange(1, 9)
@@ -233,30 +221,30 @@ def _mostly_rising(size: int, chance: random.Random) -> array[int]:
     return ids
 
 
-def _person(number: int, created_at: int, dice: int) -> Contact:
-    """Make a contact of 64 random bits; different bits decide on different things."""
-    country, prefix, people = _LOCALES[dice & 7]
-    mailbox, full_name = people[dice >> 3 & 63]
+def _person(number: int, created_at: int, bits: int) -> Contact:
+    """Make a contact from 64 random bits."""
+    country, prefix, people = _LOCALES[bits & 7]
+    mailbox, full_name = people[bits >> 3 & 63]
     name: str | None = full_name
-    if not dice >> 9 & 15:
+    if not bits >> 9 & 15:
         name = None
-    elif not dice >> 13 & 31:
-        name = full_name + _ODDITIES[dice >> 18 & 15]
-    email = f"{mailbox}{number}@{_DOMAINS[dice >> 22 & 7]}" if dice >> 25 & 31 else None
+    elif not bits >> 13 & 31:
+        name = full_name + _ODDITIES[bits >> 18 & 15]
+    email = f"{mailbox}{number}@{_DOMAINS[bits >> 22 & 7]}" if bits >> 25 & 31 else None
     emails = [email] if email else []
-    if not dice >> 30 & 7:
+    if not bits >> 30 & 7:
         emails.extend(
-            f"{mailbox}.{number}.{old}@{_DOMAINS[dice >> 33 + old & 7]}"
-            for old in range(1 + (dice >> 33 & 1))
+            f"{mailbox}.{number}.{old}@{_DOMAINS[bits >> 33 + old & 7]}"
+            for old in range(1 + (bits >> 33 & 1))
         )
     return Contact(
         number,
         _EPOCH + timedelta(microseconds=created_at),
         email,
         name,
-        f"{prefix}{dice >> 34 & 0xFFFFFFF:09d}" if dice >> 62 else None,
-        country if dice >> 58 & 15 else None,
-        [f"ct_{dice * factor & 0xFFFFFFFFFFFFFFFF:016x}" for factor in _FACTORS[dice >> 55 & 7]],
+        f"{prefix}{bits >> 34 & 0xFFFFFFF:09d}" if bits >> 62 else None,
+        country if bits >> 58 & 15 else None,
+        [f"ct_{bits * factor & 0xFFFFFFFFFFFFFFFF:016x}" for factor in _FACTORS[bits >> 55 & 7]],
         emails,
     )
 
@@ -289,7 +277,7 @@ _ODDITIES = (
     ' {"id":0}',
     "\ufeff",
 )
-# One to five odd numbers, so that each token of a contact is another; two in eight have none.
+# Odd factors, so that the tokens of a contact differ; two in eight contacts have none.
 _ODD_NUMBERS = (
     0x9E3779B97F4A7C15,
     0xBF58476D1CE4E5B9,

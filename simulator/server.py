@@ -1,40 +1,32 @@
-"""A Space behind two real ports: the API's and the storage's."""
+"""The HTTP servers of a simulated Space: API and storage."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from simulator.api import OVERVIEW, PREFIX, Api
-from simulator.faults import Faults
+from simulator.api import OVERVIEW, Api
 from simulator.journal import Request
 from simulator.storage import Storage
+from simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from simulator.journal import Kind
     from simulator.space import Space
 
-    _Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+    _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class Simulator:
-    """Serves a Space on an event loop in a thread of its own.
+class Simulator(World):
+    """Serves a Space from an event loop in its own thread.
 
-    A context manager, or `start()` and `stop()`.
-
-    Attributes:
-        space: The Space it serves.
-        faults: What goes wrong; nothing at first.
-        requests: What it was asked, in order of arrival, but for `GET /simulator`.
-        stopping: Is set when connections that hang are to end.
+    Use it as a context manager, or call `start()` and `stop()`.
     """
 
     def __init__(
@@ -48,37 +40,21 @@ class Simulator:
         """Prepare to serve.
 
         Args:
-            space: What to serve.
+            space: The Space to serve.
             host: Address to listen on.
             api_port: Port of the API; 0: any free one.
             storage_port: Port of the storage; 0: any free one.
-            on_answer: Is called, in the server's thread, when a request is over.
+            on_answer: Called in the server's thread after each request.
         """
-        self.space = space
-        self.faults = Faults()
-        self.requests: list[Request] = []
-        self._host = host
-        self._ports = (api_port, storage_port)
+        super().__init__(space, host, api_port, storage_port)
         self._on_answer = on_answer
         self._thread: threading.Thread | None = None
-        self._asked = threading.Condition()
-        self.stopping = asyncio.Event()
-
-    @property
-    def api_url(self) -> str:
-        """The tap's `api_url`."""
-        return f"http://{self._host}:{self._ports[0]}{PREFIX}"
-
-    @property
-    def storage_url(self) -> str:
-        """Origin of the storage."""
-        return f"http://{self._host}:{self._ports[1]}"
 
     def start(self) -> None:
-        """Listen; returns once requests are answered.
+        """Start listening.
 
         Raises:
-            OSError: A port is taken.
+            OSError: A port is in use.
         """
         started: Future[None] = Future()
         self._thread = threading.Thread(
@@ -93,20 +69,19 @@ class Simulator:
             raise
 
     def stop(self) -> None:
-        """Break off what is under way, and listen no more. Stopping twice does nothing."""
+        """Abort all connections and stop listening. Stopping twice does nothing."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
             self._thread = None
 
     def reset(self, space: Space) -> None:
-        """Put another Space behind the same ports, without faults and requests.
+        """Serve another Space on the same ports, without faults and logged requests.
 
-        Args:
-            space: What to serve from now on. Requests that hang are broken off.
+        Hanging requests are aborted.
 
         Raises:
-            RuntimeError: It has been stopped.
+            RuntimeError: The simulator was stopped.
         """
 
         async def replace() -> None:
@@ -117,56 +92,6 @@ class Simulator:
             self.requests.clear()
 
         asyncio.run_coroutine_threadsafe(replace(), self._loop).result()
-
-    def wait_until_asked(self, kind: Kind, count: int = 1, timeout: float = 10) -> None:
-        """Wait until there were so many requests of a kind.
-
-        Args:
-            kind: `create`, `poll` or `download`.
-            count: How many.
-            timeout: How long to wait for them, in seconds.
-
-        Raises:
-            TimeoutError: They did not come.
-        """
-
-        def came() -> bool:
-            return sum(request.kind == kind for request in self.requests) >= count
-
-        with self._asked:
-            if not self._asked.wait_for(came, timeout):
-                message = f"not asked {count} times to {kind} within {timeout} s"
-                raise TimeoutError(message)
-
-    def overview(self) -> dict[str, object]:
-        """Give what `GET /simulator` tells: the Space, the requests by status, the exports."""
-        space = self.space
-        answers = Counter((request.kind, request.status) for request in list(self.requests))
-        return {
-            "space": {
-                "contacts": len(space.population),
-                "timezone": space.timezone,
-                "end_inclusive": space.end_inclusive,
-                "creates_per_minute": space.creates_per_minute,
-                "polls_per_minute": space.polls_per_minute,
-                "url_lifetime_seconds": space.url_lifetime_seconds,
-            },
-            "requests": [
-                {"kind": kind, "status": status, "count": count}
-                for (kind, status), count in answers.items()
-            ],
-            "exports": [
-                {
-                    "export_id": export.id,
-                    "start_date": export.order.start.isoformat(),
-                    "end_date": export.order.end.isoformat(),
-                    "status": space.status(export),
-                    "polls": export.polls,
-                    "contacts": export.contacts,
-                }
-                for export in list(space.exports.values())
-            ],
-        }
 
     def __enter__(self) -> Self:
         """Start."""
@@ -187,7 +112,7 @@ class Simulator:
         self._stop = asyncio.Event()
         self.stopping = asyncio.Event()
         servers = [
-            web.Server(self._recorded(service), access_log=None, handler_cancellation=True)
+            web.Server(self._logged(service), access_log=None, handler_cancellation=True)
             for service in (Api(self), Storage(self))
         ]
         runners = [web.ServerRunner(server, shutdown_timeout=1.0) for server in servers]
@@ -209,8 +134,8 @@ class Simulator:
             for runner in runners:
                 await runner.cleanup()
 
-    def _recorded(self, service: Api | Storage) -> _Answer:
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    def _logged(self, service: Api | Storage) -> _Handler:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
             record = Request(
                 service.kind_of(request),
                 self.space.now(),
@@ -220,9 +145,7 @@ class Simulator:
                 request.headers,
             )
             if request.path != OVERVIEW:
-                with self._asked:
-                    self.requests.append(record)
-                    self._asked.notify_all()
+                self.log(record)
             try:
                 response = await service.handle(request, record)
                 if response is None:
@@ -235,12 +158,12 @@ class Simulator:
                 if self._on_answer is not None:
                     self._on_answer(record)
 
-        return answer
+        return handle
 
 
 async def _listen(runner: web.ServerRunner, host: str, port: int) -> int:
-    """Listen, and give the port."""
+    """Start listening; returns the port."""
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
-    taken: int = runner.addresses[0][1]
-    return taken
+    bound_port: int = runner.addresses[0][1]
+    return bound_port

@@ -1,8 +1,10 @@
-"""The rules of a Cometly Space, without HTTP: exports, limits, links and who is in a file."""
+"""The rules of a Cometly Space, without HTTP: exports, rate limits, URLs, file contents."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import heapq
 import hmac
 import math
 import re
@@ -13,7 +15,7 @@ from collections import OrderedDict
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 from zoneinfo import ZoneInfo
 
 from simulator.files import FileForm, make_file
@@ -27,26 +29,26 @@ Endpoint = Literal["create", "poll"]
 
 _MINUTE: Final = 60.0
 _WALL_CLOCK: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
-_FILES_KEPT: Final = 256 * 2**20  # bytes
-_WAITING: Final = {
+_CACHE_BYTES: Final = 256 * 2**20
+_PENDING_MESSAGES: Final = {
     "queued": "Export is queued. Please check back in a few minutes.",
     "processing": "Export is being processed. Please check back in a few minutes.",
 }
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a defect
-    """The Space says no.
+    """The Space answers a request with an error.
 
     Attributes:
         status: The HTTP status.
-        message: Cometly's words.
-        errors: With 422 the messages by field, as Laravel lists them.
+        message: Cometly's message.
+        errors: For a 422, the messages by field, as Laravel lists them.
     """
 
     def __init__(
         self, status: int, message: str, errors: Mapping[str, list[str]] | None = None
     ) -> None:
-        """Say no with a status and a message."""
+        """Refuse with a status and a message."""
         super().__init__(message)
         self.status = status
         self.message = message
@@ -54,11 +56,11 @@ class Refused(Exception):  # noqa: N818 - an answer, not a defect
 
 
 class Order(NamedTuple):
-    """What a valid create asks for.
+    """A valid create request.
 
     Attributes:
-        start: First moment, aware, in the Space's zone.
-        end: Last moment, likewise.
+        start: `start_date`, aware, in the Space's zone.
+        end: `end_date`, likewise.
         comet_tokens: Whether the file has `comet_tokens`.
         all_emails: Whether the file has `emails`.
     """
@@ -70,28 +72,30 @@ class Order(NamedTuple):
 
     @property
     def instants(self) -> tuple[datetime, datetime]:
-        """Start and end, in UTC."""
+        """Start and end in UTC."""
         return as_instant(self.start), as_instant(self.end)
 
 
 @dataclass(eq=False)
 class Export:
-    """An export job.
+    """An export job. Its whole schedule is known when it is created.
 
     Attributes:
-        id: Its number; the first of a Space is 1.
-        order: What it was asked for.
+        id: Counts from 1 in each Space.
+        order: The create request.
         created_at: Unix seconds.
-        completed_at: Unix seconds, from the start on: it is known how long it will take.
-        polls: How often it was polled.
-        completed_polls: How often it was polled since it is completed.
-        population: The people as they are when it completes; None before.
-        contacts: How many contacts its file has; None until the file is made.
+        started_at: Unix seconds; `queued` before, `processing` from then on.
+        completed_at: Unix seconds.
+        polls: Number of polls.
+        completed_polls: Number of polls since it completed.
+        population: The contacts at its completion; None before.
+        contacts: Number of contacts in its file; None until the file is made.
     """
 
     id: int
     order: Order
     created_at: float
+    started_at: float
     completed_at: float
     polls: int = 0
     completed_polls: int = 0
@@ -105,12 +109,12 @@ class Export:
 
 
 class Quota(NamedTuple):
-    """Where a request stands in its endpoint's minute.
+    """The state of an endpoint's rate limit after a request.
 
     Attributes:
-        limit: Requests a minute; None: as many as one likes.
-        remaining: Requests left in this minute, after this one.
-        retry_after: If this one is too many: whole seconds until the minute is over.
+        limit: Requests a minute; None: unlimited.
+        remaining: Requests left in this minute.
+        retry_after: Seconds until the minute is over if this request exceeds the limit.
     """
 
     limit: int | None
@@ -119,7 +123,7 @@ class Quota(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers Cometly tells it with."""
+        """The rate limit headers of the answer."""
         if self.limit is None:
             return {}
         headers = {
@@ -132,13 +136,7 @@ class Quota(NamedTuple):
 
 
 class StoredFile(NamedTuple):
-    """An object in the storage.
-
-    Attributes:
-        data: Its bytes.
-        etag: Their MD5, in quotes.
-        contacts: How many contacts it holds.
-    """
+    """An object in the storage: its bytes, their quoted MD5, its number of contacts."""
 
     data: bytes
     etag: str
@@ -147,22 +145,29 @@ class StoredFile(NamedTuple):
 
 @dataclass(eq=False)
 class Space:
-    """A Cometly Space: its people, its exports and its rules. Safe to use from several threads.
+    """A Cometly Space: contacts, exports and rules. Thread-safe.
 
     Attributes:
-        population: The people; those created after the clock's now do not exist yet.
-        api_key: The one key that is let in.
-        timezone: IANA name of the zone that export dates are read in.
-        end_inclusive: Whether a contact created at the very `end_date` is in the export.
-        wall_clock_comparison: Compare local wall-clock times, as a database that stores local times
-            does, instead of instants. They differ where a clock change repeats an hour.
+        population: The contacts; those created after the clock's now do not exist yet.
+        api_key: The only valid key.
+        timezone: IANA name of the zone in which export dates are read.
+        end_inclusive: Whether a contact created exactly at `end_date` is in the export.
+        wall_clock_comparison: Compare local wall-clock times instead of instants, as a database of
+            local times does. The two differ where a clock change repeats an hour.
         fold: Which one a repeated wall-clock time of a request is: 0 the first, 1 the second.
-        queued_seconds: How long an export is queued.
-        processing_seconds: How long it is processed then.
-        creates_per_minute: Limit of the create endpoint; None: no limit.
-        polls_per_minute: Limit of the get endpoint; None: no limit.
-        url_lifetime_seconds: How long a download URL lives, counted from the poll that gave it.
-        clock: Gives the time in Unix seconds; None: the real one.
+        queued_seconds: Shortest time that an export is queued.
+        processing_seconds: Processing time of an export.
+        seconds_per_contact: Processing time added per contact.
+        workers: How many exports are processed at a time, first come, first served; the others
+            stay queued. None: all at once.
+        max_exports_in_flight: While so many exports are queued or processing, a create is refused.
+        in_flight_refusal: The status of that refusal.
+        max_range_days: A create for a longer range is refused with 422.
+        creates_per_minute: Rate limit of the create endpoint; None: unlimited.
+        polls_per_minute: Rate limit of the get endpoint; None: unlimited.
+        url_lifetime_seconds: How long a download URL is valid after the poll that returned it.
+        clock: Returns the time in Unix seconds; None: the real clock.
+        sleep: Advances `clock` by some seconds, for answers that take time; None: wait really.
         exports: All exports by id.
     """
 
@@ -175,33 +180,35 @@ class Space:
     fold: Literal[0, 1] = 0
     queued_seconds: float = 1.0
     processing_seconds: float = 2.0
+    seconds_per_contact: float = 0.0
+    workers: int | None = None
+    max_exports_in_flight: int | None = None
+    in_flight_refusal: Literal[409, 422, 423] = 409
+    max_range_days: float | None = None
     creates_per_minute: int | None = 5
     polls_per_minute: int | None = 30
     url_lifetime_seconds: int = 900
     clock: Callable[[], float] | None = None
+    sleep: Callable[[float], None] | None = None
     exports: dict[int, Export] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Open the books."""
+        """Set up the bookkeeping."""
         self._zone = ZoneInfo(self.timezone)
         endpoints: tuple[Endpoint, ...] = ("create", "poll")
         self._minutes = {name: _Minute(self.limit(name)) for name in endpoints}
+        self._workers_free_at = [-math.inf] * (self.workers or 0)  # a heap
         self._by_path: dict[str, Export] = {}
         self._lock = threading.RLock()
-        self._files = _Files(_FILES_KEPT)
-        self._urls_signed = 0
+        self._files = _FileCache(_CACHE_BYTES)
+        self._signed_urls = 0
 
     def now(self) -> float:
-        """Give the time, in Unix seconds."""
+        """The time in Unix seconds."""
         return time.time() if self.clock is None else self.clock()
 
     def add(self, contacts: Iterable[Contact]) -> None:
-        """Add people, or change some: a known id is replaced.
-
-        Exports that are complete by now keep what they have.
-
-        Args:
-            contacts: The new ones, with any creation time: an early one is a late arrival.
+        """Add contacts, or replace those with a known id. Completed exports do not change.
 
         Raises:
             TypeError: A `created_at` has no time zone.
@@ -212,13 +219,10 @@ class Space:
             self.population = self.population.plus(contacts)
 
     def authorize(self, authorization: str | None) -> None:
-        """Let the right key in.
-
-        Args:
-            authorization: The header of that name.
+        """Check the Authorization header.
 
         Raises:
-            Refused: 401; the key is missing or another.
+            Refused: 401; the key is missing or wrong.
         """
         if authorization is None or not hmac.compare_digest(
             authorization.encode(errors="replace"), f"Bearer {self.api_key}".encode()
@@ -226,32 +230,22 @@ class Space:
             raise Refused(401, "Unauthenticated.")
 
     def admit(self, endpoint: Endpoint) -> Quota:
-        """Count a request against its endpoint's limit.
-
-        Args:
-            endpoint: Which one.
-
-        Returns:
-            Where it stands; with `retry_after` the request is one too many.
-        """
+        """Count a request against its endpoint's rate limit."""
         with self._lock:
             return self._minutes[endpoint].take(self.now())
 
     def limit(self, endpoint: Endpoint) -> int | None:
-        """Give the requests a minute that an endpoint takes; None: as many as one likes."""
+        """Requests a minute that an endpoint allows; None: unlimited."""
         return self.creates_per_minute if endpoint == "create" else self.polls_per_minute
 
     def read_order(self, body: object) -> Order:
-        """Read the body of a create, as strictly as the vendor's page words it.
+        """Validate the body of a create as strictly as the vendor's page describes it.
 
         Args:
-            body: The decoded JSON; anything but an object counts as one without fields.
-
-        Returns:
-            What is asked for.
+            body: The decoded JSON; anything but an object counts as an empty object.
 
         Raises:
-            Refused: 422, with the messages by field.
+            Refused: 422, with messages by field.
         """
         fields: dict[str, object] = body if isinstance(body, dict) else {}
         errors: dict[str, list[str]] = {}
@@ -259,6 +253,10 @@ class Space:
         end = self._read_time(fields, "end_date", errors)
         if start and end and end <= start:
             errors["end_date"] = ["The end_date field must be a date after start_date."]
+        days = self.max_range_days
+        # Both have the same zone object: Python subtracts their wall-clock times.
+        if start and end and days is not None and end - start > timedelta(days=days):
+            errors["end_date"] = [f"The date range must not be longer than {days:g} days."]
         comet_tokens = _read_flag(fields, "include_comet_tokens", errors)
         all_emails = _read_flag(fields, "include_all_emails", errors)
         if errors or start is None or end is None:
@@ -266,39 +264,39 @@ class Space:
         return Order(start, end, comet_tokens, all_emails)
 
     def create(self, order: Order) -> Export:
-        """Start an export.
+        """Create an export.
 
-        Args:
-            order: What is asked for.
-
-        Returns:
-            The export, queued.
+        Raises:
+            Refused: Too many exports are in flight.
         """
         with self._lock:
             now = self.now()
-            duration = self.queued_seconds + self.processing_seconds
-            export = Export(len(self.exports) + 1, order, now, now + duration)
+            in_flight = sum(now < export.completed_at for export in self.exports.values())
+            if self.max_exports_in_flight is not None and in_flight >= self.max_exports_in_flight:
+                raise Refused(self.in_flight_refusal, "Too many exports are in progress.")
+            started_at = now + self.queued_seconds
+            if self.workers is not None:
+                started_at = max(started_at, heapq.heappop(self._workers_free_at))
+            completed_at = started_at + self._processing_time(order, now)
+            if self.workers is not None:
+                heapq.heappush(self._workers_free_at, completed_at)
+            export = Export(len(self.exports) + 1, order, now, started_at, completed_at)
             self.exports[export.id] = export
             self._by_path[export.path] = export
             return export
 
     def find_file(self, path: str) -> Export | None:
-        """Give the completed export whose file has this path; None if there is none."""
+        """The completed export whose file has this path."""
         with self._lock:
             export = self._by_path.get(path)
-            if export is None or not self._complete_if_due(export):
-                return None
-            return export
+            return export if export is not None and self._complete_if_due(export) else None
 
     def poll(self, export: Export, storage_url: str) -> dict[str, object]:
-        """Tell how an export is doing; each poll of a completed one signs a fresh URL of its file.
+        """The fields of the answer to a poll; each poll of a completed export signs a fresh URL.
 
         Args:
-            export: Which one.
+            export: The export.
             storage_url: Origin of the storage, without a slash at the end.
-
-        Returns:
-            The answer's fields.
         """
         with self._lock:
             export.polls += 1
@@ -312,47 +310,61 @@ class Space:
                 expires_at = math.floor(self.now()) + self.url_lifetime_seconds
                 return answer | {
                     "completed_at": _timestamp(export.completed_at),
-                    "download_url": storage_url + self._presign(export),
+                    "download_url": storage_url + self.presign(export),
                     "expires_at": _timestamp(expires_at),
                 }
             status = self.status(export)
-            return answer | {"status": status, "message": _WAITING[status]}
+            return answer | {"status": status, "message": _PENDING_MESSAGES[status]}
 
     def status(self, export: Export) -> str:
-        """Give `queued`, `processing` or `completed`, by the clock."""
+        """`queued`, `processing` or `completed`."""
         now = self.now()
         if now >= export.completed_at:
             return "completed"
-        return "queued" if now < export.created_at + self.queued_seconds else "processing"
+        return "queued" if now < export.started_at else "processing"
 
-    def check_url(self, path: str, query: Mapping[str, str]) -> str | None:
-        """Check a presigned URL.
+    def presign(self, export: Export, *, odd: bool = False) -> str:
+        """A signed path and query of an export's file.
 
         Args:
-            path: Its path.
-            query: Its query, decoded.
-
-        Returns:
-            None if it is good, else why not, in the words of S3.
+            export: The export.
+            odd: Percent-encode in legal ways that HTTP libraries like to normalize.
         """
-        given = {key: value for key, value in query.items() if key != "X-Amz-Signature"}
-        signature = query.get("X-Amz-Signature", "")
-        if not hmac.compare_digest(signature.encode(), self._sign(path, given).encode()):
+        self._signed_urls += 1
+        token = base64.b64encode(hashlib.sha512(b"%d" % self._signed_urls).digest()).decode()
+        path = export.path
+        query = urlencode(
+            {
+                "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+                "X-Amz-Date": datetime.fromtimestamp(self.now(), UTC).strftime("%Y%m%dT%H%M%SZ"),
+                "X-Amz-Expires": str(self.url_lifetime_seconds),
+                # Makes two URLs of one second differ.
+                "X-Amz-Security-Token": f"session-{self._signed_urls}/{token}",
+                "X-Amz-SignedHeaders": "host",
+            }
+        )
+        if odd:
+            path = path.replace("-", "%2D").replace(".ndjson", "%2endjson")
+            query = query.replace("%2F", "%2f") + "&x-id=%7EGet%20Object+"
+        return f"{path}?{query}&X-Amz-Signature={self._sign(f'{path}?{query}')}"
+
+    def check_url(self, target: str) -> str | None:
+        """The reason in S3's words why a presigned URL is invalid; None: it is valid.
+
+        Args:
+            target: Path and query exactly as requested; any other spelling is invalid.
+        """
+        signed, _, signature = target.rpartition("&X-Amz-Signature=")
+        if not hmac.compare_digest(signature.encode(), self._sign(signed).encode()):
             return "The request signature we calculated does not match the signature you provided."
-        signed_at = datetime.strptime(given["X-Amz-Date"], "%Y%m%dT%H%M%S%z").timestamp()
-        if self.now() >= signed_at + int(given["X-Amz-Expires"]):
+        query = parse_qs(signed.partition("?")[2])
+        signed_at = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%S%z").timestamp()
+        if self.now() >= signed_at + int(query["X-Amz-Expires"][0]):
             return "Request has expired"
         return None
 
     def file(self, export: Export, form: FileForm | None = None) -> StoredFile:
-        """Give the file of a completed export: always the same bytes, kept while there is room.
-
-        Args:
-            export: A completed one.
-            form: The layout; by default one gzip member.
-
-        Returns:
-            The object as stored.
+        """The file of a completed export; the same bytes every time.
 
         Raises:
             ValueError: The export is not completed.
@@ -384,8 +396,17 @@ class Space:
         export.contacts = stored.contacts
         return stored
 
+    def _processing_time(self, order: Order, now: float) -> float:
+        if not self.seconds_per_contact:
+            return self.processing_seconds
+        start, end = order.instants
+        end = min(end, datetime.fromtimestamp(now, UTC))
+        return self.processing_seconds + self.seconds_per_contact * self.population.count(
+            start, end
+        )
+
     def _contacts(self, population: Population, order: Order, until: datetime) -> Iterator[Contact]:
-        """Give who is in an export: created in its window, and not after `until`."""
+        """The contacts of an export: created in its window, and not after `until`."""
         start, end = order.instants
         if not self.wall_clock_comparison:
             if until < end:
@@ -434,29 +455,16 @@ class Space:
             errors[name] = [f"The {name} field must be a valid date."]
             return None
         exists = as_instant(wall_clock).astimezone(self._zone) == wall_clock
-        # A skipped time is read as PHP reads it: with the offset that held before.
+        # PHP reads a skipped time with the offset that was valid before it.
         return wall_clock.replace(fold=self.fold if exists else 0)
 
-    def _presign(self, export: Export) -> str:
-        self._urls_signed += 1
-        query = {
-            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-            "X-Amz-Date": datetime.fromtimestamp(self.now(), UTC).strftime("%Y%m%dT%H%M%SZ"),
-            "X-Amz-Expires": str(self.url_lifetime_seconds),
-            # Makes two URLs of one second differ.
-            "X-Amz-Security-Token": f"session-{self._urls_signed}",
-            "X-Amz-SignedHeaders": "host",
-        }
-        query["X-Amz-Signature"] = self._sign(export.path, query)
-        return f"{export.path}?{urlencode(query)}"
-
-    def _sign(self, path: str, query: Mapping[str, str]) -> str:
-        text = f"GET\n{path}\n{urlencode(sorted(query.items()))}"
-        return hmac.new(self.api_key.encode(), text.encode(), hashlib.sha256).hexdigest()
+    def _sign(self, target: str) -> str:
+        text = f"GET\n{target}".encode(errors="replace")
+        return hmac.new(self.api_key.encode(), text, hashlib.sha256).hexdigest()
 
 
 class _Minute:
-    """A fixed window of a minute that begins at its first request."""
+    """A fixed window of one minute, which begins at its first request."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -474,11 +482,11 @@ class _Minute:
         return Quota(self._limit, self._limit - self._count, None)
 
 
-class _Files:
-    """The files last asked for, up to a number of bytes."""
+class _FileCache:
+    """The files requested last, up to a number of bytes."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._files: OrderedDict[object, StoredFile] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -486,7 +494,7 @@ class _Files:
         with self._lock:
             stored = self._files.pop(key, None) or make()
             self._files[key] = stored
-            while len(self._files) > 1 and self._bytes() > self._room:
+            while len(self._files) > 1 and self._bytes() > self._max_bytes:
                 self._files.popitem(last=False)
             return stored
 
@@ -495,7 +503,7 @@ class _Files:
 
 
 def as_instant(moment: datetime) -> datetime:
-    """Give an aware moment in UTC; at the ends of the calendar the last that UTC has."""
+    """An aware moment in UTC, clamped to the range of `datetime`."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -503,7 +511,7 @@ def as_instant(moment: datetime) -> datetime:
 
 
 def etag_of(data: bytes) -> str:
-    """Give the ETag of an object: its MD5, in quotes."""
+    """The ETag of an object: its MD5, in quotes."""
     return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
 
@@ -520,14 +528,14 @@ def _timestamp(seconds: float) -> str:
 
 def _read_flag(fields: Mapping[str, object], name: str, errors: dict[str, list[str]]) -> bool:
     value = fields.get(name, 0)
-    # 1.0 equals 1, but is neither of the four.
+    # 1.0 equals 1, but is neither an integer nor a boolean.
     if type(value) not in (int, bool) or value not in (0, 1):
         errors[name] = [f"The {name} field must be true or false."]
     return bool(value)
 
 
 def _unprocessable(errors: Mapping[str, list[str]]) -> Refused:
-    """Word a 422 as Laravel does: the first message, and how many more there are."""
+    """A 422 as Laravel words it: the first message and the number of others."""
     messages = [message for of_field in errors.values() for message in of_field]
     more = len(messages) - 1
     rest = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""

@@ -1,4 +1,4 @@
-"""The storage of a simulated Space over HTTP: presigned URLs, with the manners of S3."""
+"""The HTTP storage of a simulated Space: presigned URLs that behave like S3's."""
 
 from __future__ import annotations
 
@@ -13,42 +13,40 @@ from simulator import wire
 from simulator.faults import (
     Cut,
     CutUnnoticed,
-    Expired,
+    Drip,
     Fault,
     FileFault,
     IgnoresIfMatch,
+    MalformedHeader,
     NoETag,
     NoRanges,
     Stall,
-    Throttled,
+    StorageFailure,
     WrongRange,
 )
 from simulator.files import FileForm
 from simulator.space import etag_of
 
 if TYPE_CHECKING:
-    from simulator.journal import Kind, Request
-    from simulator.server import Simulator
-    from simulator.space import Export, Space
+    from collections.abc import Mapping
 
-_EXPIRED: Final = "Request has expired"
-_ERRORS: Final[dict[type[Fault], tuple[int, str, str]]] = {
-    Expired: (403, "AccessDenied", _EXPIRED),
-    Throttled: (503, "SlowDown", "Please reduce your request rate."),
-}
+    from simulator.journal import Kind, Request
+    from simulator.space import Export, Space
+    from simulator.world import World
+
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
-_A_WRITE: Final = 2**20  # bytes
+_WRITE_BYTES: Final = 2**20
 
 
 class Storage:
     """Answers downloads."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        """Answer for a simulator."""
-        self._simulator = simulator
+    def __init__(self, world: World) -> None:
+        """Serve this world."""
+        self._world = world
 
     def kind_of(self, request: web.BaseRequest) -> Kind:
-        """Tell which call a request is."""
+        """Which call a request is."""
         of_file = request.path.startswith("/exports/") and request.method in {"GET", "HEAD"}
         return "download" if of_file else "other"
 
@@ -56,43 +54,48 @@ class Storage:
         """Answer a request.
 
         Args:
-            request: What is asked.
-            record: Its entry in the journal.
+            request: The request.
+            record: Its entry in the log.
 
         Returns:
-            The answer, sent or to be sent; None if nobody gets one.
+            The answer, sent or to be sent; None if it is sent or there is none.
         """
         if record.kind == "other":
             return _error(404, "NoSuchKey", "The specified key does not exist.")
-        export = _find(self._simulator.space, request)
+        export = _find(self._world.space, request)
         if isinstance(export, web.Response):
             return export
         record.export_id = export.id
         record.start, record.end = export.order.instants
-        staying = self._simulator.faults.settle("download", record)
-        # HEAD asks about the file alone: it has no transfer that could go wrong.
-        asks_for_bytes = request.method == "GET"
-        fault = self._simulator.faults.meet("download", record) if asks_for_bytes else None
+        file_faults = self._world.faults.export_faults("download", record)
+        # Download faults do not affect HEAD, which transfers nothing.
+        is_get = request.method == "GET"
+        fault = self._world.faults.next_fault("download", record) if is_get else None
         match fault:
-            case Expired() | Throttled():
-                return _error(*_ERRORS[type(fault)])
-            case None | Cut() | CutUnnoticed() | Stall() | WrongRange():
-                stored = await asyncio.to_thread(_stored, self._simulator.space, export, staying)
+            case StorageFailure():
+                message = fault.message
+                for name, value in request.query.items():
+                    message = message.replace(f"{{{name}}}", value)
+                return _error(fault.status, fault.code, message, fault.headers)
+            case (
+                None | Cut() | CutUnnoticed() | Drip() | MalformedHeader() | Stall() | WrongRange()
+            ):
+                stored = await asyncio.to_thread(_stored, self._world.space, export, file_faults)
                 part = _part(stored, request)
                 if isinstance(part, web.Response):
                     return part
                 return await self._transfer(request, record, part, fault)
             case _:
-                return await wire.common_answer(fault, request, self._simulator.stopping)
+                return await wire.common_answer(fault, request, record, self._world)
 
     async def _transfer(
         self, request: web.BaseRequest, record: Request, part: _Part, fault: Fault | None
     ) -> web.StreamResponse | None:
         body, headers = part.body, part.headers
-        promised = headers | {"Content-Length": str(len(body))}
+        declared = headers | {"Content-Length": str(len(body))}
         match fault:
             case Cut():
-                wire.begin(request, record, part.status, promised, body[: fault.at])
+                wire.begin(request, record, part.status, declared, body[: fault.at])
                 await wire.end(request, with_reset=fault.reset)
             case CutUnnoticed(chunked=False):
                 headers["Connection"] = "close"
@@ -104,9 +107,22 @@ class Storage:
                 framed = b"%x\r\n%b\r\n" % (len(chunk), chunk)
                 wire.begin(request, record, part.status, headers, framed)
                 await wire.end(request)
+            case Drip():
+                declared["Connection"] = "close"
+                wire.begin(request, record, part.status, declared, b"")
+                await wire.drip(request, record, body[: fault.count], fault.seconds, self._world)
+                rest = b"" if fault.count is None else bytes(body[fault.count :])
+                record.bytes_sent += len(rest)
+                if request.transport is not None:
+                    request.transport.write(rest)
+                await wire.end(request)
+            case MalformedHeader():
+                declared["Connection"] = "close"
+                wire.begin(request, record, part.status, declared, body, first_line=fault.line)
+                await wire.end(request)
             case Stall():
-                wire.begin(request, record, part.status, promised, body[: fault.at])
-                await self._simulator.stopping.wait()
+                wire.begin(request, record, part.status, declared, body[: fault.at])
+                await self._world.stopping.wait()
                 wire.reset(request)
             case WrongRange():
                 return await _send(request, record, part.shifted(fault.shift))
@@ -116,7 +132,7 @@ class Storage:
 
 
 class _Stored(NamedTuple):
-    """A file as the store holds it, its faults included."""
+    """A stored file and how the store treats it, with all its faults."""
 
     data: bytes
     etag: str | None
@@ -126,7 +142,7 @@ class _Stored(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What is sent of a file."""
+    """The part of a file to send."""
 
     stored: _Stored
     status: int
@@ -157,7 +173,7 @@ class _Part(NamedTuple):
 
 
 def _find(space: Space, request: web.BaseRequest) -> Export | web.Response:
-    """Look at how a request is signed, then for its file; or give the error it ends in."""
+    """The export of a presigned URL, or the error answer."""
     if "Authorization" in request.headers:
         return _error(
             400,
@@ -165,27 +181,27 @@ def _find(space: Space, request: web.BaseRequest) -> Export | web.Response:
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "
             "Signature query string parameter or the Authorization header should be specified",
         )
-    problem = space.check_url(request.path, request.query)
+    problem = space.check_url(request.raw_path)
     if problem is not None:
-        code = "AccessDenied" if problem == _EXPIRED else "SignatureDoesNotMatch"
+        code = "AccessDenied" if "expired" in problem else "SignatureDoesNotMatch"
         return _error(403, code, problem)
     export = space.find_file(request.path)
     return export or _error(404, "NoSuchKey", "The specified key does not exist.")
 
 
 def _stored(space: Space, export: Export, faults: list[Fault]) -> _Stored:
-    """Make the file, with what is wrong with it."""
-    of_file = [fault for fault in faults if isinstance(fault, FileFault)]
+    """The file with its faults."""
+    file_faults = [fault for fault in faults if isinstance(fault, FileFault)]
     form = FileForm()
-    for fault in of_file:
-        form = fault.relaid(form)
+    for fault in file_faults:
+        form = fault.change_form(form)
     data, etag, _ = space.file(export, form)
-    for fault in of_file:
-        data = fault.spoiled(data)
-    kinds = {type(fault) for fault in of_file}
+    for fault in file_faults:
+        data = fault.change_data(data)
+    kinds = {type(fault) for fault in file_faults}
     return _Stored(
         data,
-        None if NoETag in kinds else etag_of(data) if of_file else etag,
+        None if NoETag in kinds else etag_of(data) if file_faults else etag,
         form.content_encoding,
         ranges=NoRanges not in kinds,
         conditions=not kinds & {NoETag, IgnoresIfMatch},
@@ -193,7 +209,7 @@ def _stored(space: Space, export: Export, faults: list[Fault]) -> _Stored:
 
 
 def _part(stored: _Stored, request: web.BaseRequest) -> _Part | web.Response:
-    """Read the conditions and the range of a request, or give the error they end in."""
+    """Apply the conditions and the range of a request; the part to send, or the error answer."""
     size = len(stored.data)
     whole = _Part(stored, 200, 0, size)
     if_match = request.headers.get("If-Match", "*")
@@ -211,9 +227,8 @@ def _part(stored: _Stored, request: web.BaseRequest) -> _Part | web.Response:
     if first and last and int(last) < start:
         return whole
     if start >= size:
-        error = _error(416, "InvalidRange", "The requested range is not satisfiable")
-        error.headers["Content-Range"] = f"bytes */{size}"
-        return error
+        headers = {"Content-Range": f"bytes */{size}"}
+        return _error(416, "InvalidRange", "The requested range is not satisfiable", headers)
     return _Part(stored, 206, start, end)
 
 
@@ -224,18 +239,22 @@ async def _send(request: web.BaseRequest, record: Request, part: _Part) -> web.S
     record.status = part.status
     await response.prepare(request)
     if request.method != "HEAD":
-        for start in range(0, len(body), _A_WRITE):
-            block = body[start : start + _A_WRITE]
+        for start in range(0, len(body), _WRITE_BYTES):
+            block = body[start : start + _WRITE_BYTES]
             record.bytes_sent += len(block)
             await response.write(block)
     return response
 
 
-def _error(status: int, code: str, message: str) -> web.Response:
-    """Make an error as S3 words it."""
+def _error(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """An error in S3's XML."""
     xml = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>"
         "<RequestId>SIMULATED</RequestId></Error>"
     )
-    return web.Response(status=status, body=xml.encode(), content_type="application/xml")
+    return web.Response(
+        status=status, body=xml.encode(), content_type="application/xml", headers=headers
+    )

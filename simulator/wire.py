@@ -1,4 +1,4 @@
-"""Answers that aiohttp is too well-behaved to give: broken, silent or none at all."""
+"""Answers that aiohttp would not send: malformed, incomplete or none at all."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import asyncio
 import socket
 import struct
 from http import HTTPStatus
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
 
-from simulator.faults import Answer, Hang, Redirect, Reset, ServerError
+from simulator.faults import Answer, Drip, Hang, Redirect, Reset, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from simulator.faults import Fault
     from simulator.journal import Request
+    from simulator.world import World
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -25,7 +27,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 def json_answer(
     status: int, payload: object, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Make an answer of JSON."""
+    """An answer with JSON."""
     return web.Response(
         status=status,
         body=msgspec.json.encode(payload),
@@ -35,17 +37,9 @@ def json_answer(
 
 
 async def common_answer(
-    fault: Fault, request: web.BaseRequest, stopping: asyncio.Event
+    fault: Fault, request: web.BaseRequest, record: Request, world: World
 ) -> web.Response | None:
-    """Answer with a fault that any request can meet.
-
-    Args:
-        fault: The fault.
-        request: What is answered.
-        stopping: Is set when the server stops.
-
-    Returns:
-        The answer; None if there is none.
+    """The answer with a fault that can affect any request; None if it is sent or there is none.
 
     Raises:
         TypeError: The fault is of another kind.
@@ -64,10 +58,14 @@ async def common_answer(
         case Reset():
             reset(request)
         case Hang():
-            await stopping.wait()
+            await world.stopping.wait()
             reset(request)
+        case Drip():
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            begin(request, record, HTTPStatus.OK, headers, b"{")
+            await drip(request, record, repeat(ord(" ")), fault.seconds, world)
         case _:
-            message = f"no request meets {fault!r}"
+            message = f"{fault!r} cannot affect this request"
             raise TypeError(message)
     return None
 
@@ -81,27 +79,52 @@ def reset(request: web.BaseRequest) -> None:
         transport.abort()
 
 
-def begin(
+def begin(  # noqa: PLR0913
     request: web.BaseRequest,
     record: Request,
     status: int,
     headers: Mapping[str, str],
     body: bytes | memoryview,
+    *,
+    first_line: str | None = None,
 ) -> None:
-    """Write the head of an answer and what there is of its body, whatever the head promises."""
+    """Send a head, and a body that need not fit it.
+
+    Args:
+        request: The request to answer.
+        record: Its entry in the log.
+        status: The HTTP status.
+        headers: The headers.
+        body: The first bytes of the body.
+        first_line: A line before the headers.
+    """
     record.status = status
     record.bytes_sent += len(body)
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines.extend([first_line] if first_line else [])
     lines.extend(f"{name}: {value}" for name, value in headers.items())
     if request.transport is not None:
         request.transport.write("\r\n".join([*lines, "", ""]).encode() + bytes(body))
 
 
+async def drip(
+    request: web.BaseRequest, record: Request, body: Iterable[int], seconds: float, world: World
+) -> None:
+    """Send a body byte by byte, until the client disconnects or the server stops."""
+    for byte in body:
+        transport = request.transport
+        if transport is None or transport.is_closing() or world.stopping.is_set():
+            break
+        transport.write(bytes([byte]))
+        record.bytes_sent += 1
+        await world.pause(seconds)
+
+
 async def end(request: web.BaseRequest, *, with_reset: bool = False) -> None:
-    """Close the connection, once what is written has left.
+    """Close the connection after all data was sent.
 
     Args:
-        request: What was answered.
+        request: The answered request.
         with_reset: RST instead of FIN.
     """
     transport = request.transport

@@ -12,13 +12,16 @@ import msgspec
 from simulator import faults as vocabulary
 from simulator.faults import ExportFault, Fault, FileFault, Form
 from simulator.files import FileForm
+from simulator.presets import PRESETS
 
 if TYPE_CHECKING:
     from simulator.faults import Faults
 
+_PLACES = ("create", "poll", "download")
 
-class _Often(msgspec.Struct):
-    """The options that every fault has."""
+
+class _Repetition(msgspec.Struct):
+    """The options of every fault."""
 
     times: int | Literal["all"] = 1
     after: int = 0
@@ -28,15 +31,16 @@ class _Often(msgspec.Struct):
 def add_from_text(faults: Faults, text: str) -> None:
     """Add a fault written as `<where> <name> [option=value ...]`.
 
-    Options are the fault's own (for `form` those of a layout), and with every fault `times` (a
-    number or `all`), `after` and `over_hours`: only requests about a longer window meet it.
+    The name is that of a fault or a preset. Options are the fault's own (for `form` those of the
+    layout), and `times` (a number or `all`), `after` and `over_hours`: only requests about longer
+    windows are affected.
 
     Args:
         faults: Where to add it.
-        text: Such as `download cut at=1000 times=3`; a value with blanks stands in quotes.
+        text: Such as `download cut at=1000 times=3`; quote a value with blanks.
 
     Raises:
-        ValueError: The text names no fault, no place, or an option that does not fit.
+        ValueError: An unknown fault, a wrong place or an invalid option.
     """
     match shlex.split(text):
         case ["create" | "poll" | "download" as where, name, *pairs]:
@@ -46,41 +50,55 @@ def add_from_text(faults: Faults, text: str) -> None:
                 f"{text!r} is not of the form 'create|poll|download <name> [option=value ...]'"
             )
             raise ValueError(message)
-    kind = _kinds().get(name)
-    if kind is None:
-        message = f"{name!r} is no fault; known are {', '.join(_kinds())}"
-        raise ValueError(message)
-    shared = {key: options.pop(key) for key in _Often.__struct_fields__ if key in options}
+    shared = {key: options.pop(key) for key in _Repetition.__struct_fields__ if key in options}
     try:
-        often = msgspec.convert(shared, _Often)
-        fault = msgspec.convert({"form": options} if kind is Form else options, kind)
+        repetition = msgspec.convert(shared, _Repetition)
+        fault = _fault(name, options)
     except msgspec.ValidationError as error:
         message = f"{text!r}: {error}"
         raise ValueError(message) from error
-    longer = timedelta(hours=often.over_hours)
+    longer = timedelta(hours=repetition.over_hours)
     faults.add(
         where,
         fault,
-        times=None if often.times == "all" else often.times,
-        after=often.after,
+        times=None if repetition.times == "all" else repetition.times,
+        after=repetition.after,
         when=(lambda request: request.window > longer) if longer else None,
     )
 
 
 def describe() -> str:
-    """List every kind of fault: where it can be, its name, its options, and what it does."""
+    """A list of all faults: where each can be added, its name, its options, what it does."""
     lines = []
     for name, kind in _kinds().items():
-        places = "/".join(place for place in ("create", "poll", "download") if place in kind.places)
+        places = "/".join(place for place in _PLACES if place in kind.places)
         options = " ".join(_options(FileForm if kind is Form else kind))
         lines.append(f"{places}: {name} {options}".rstrip())
         lines.append(f"    {(inspect.getdoc(kind) or '').splitlines()[0]}")
-    shared = " ".join(_options(_Often))
-    return "\n".join([*lines, f"With each of them: {shared}"])
+    for name, preset in PRESETS.items():
+        lines.append(f"{'/'.join(preset.places)}: {name}")
+        lines.append(f"    {preset.description} A preset of {preset.fault.name()}.")
+    shared = " ".join(_options(_Repetition))
+    return "\n".join([*lines, f"Options of all faults: {shared}"])
+
+
+def _fault(name: str, options: dict[str, object]) -> Fault:
+    kinds = _kinds()
+    if name in PRESETS:
+        preset = PRESETS[name].fault
+        kind = type(preset)
+        defaults = msgspec.structs.asdict(preset.form if isinstance(preset, Form) else preset)
+        options = defaults | options
+    elif name in kinds:
+        kind = kinds[name]
+    else:
+        message = f"{name!r} is not a fault; known are {', '.join([*kinds, *PRESETS])}"
+        raise ValueError(message)
+    return msgspec.convert({"form": options} if kind is Form else options, kind)
 
 
 def _kinds() -> dict[str, type[Fault]]:
-    """Give every kind of fault by its name, in the order of their module."""
+    """Every kind of fault by its name, in the order of their module."""
     return {
         kind.name(): kind
         for kind in vars(vocabulary).values()
@@ -97,13 +115,14 @@ def _option(pair: str) -> tuple[str, object]:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:
         value = text
-    # What msgspec converts to bytes must be bytes: it would take text for base64.
-    match key, value:
-        case "newline", str():
-            value = value.encode()
-        case "lines", list():
-            value = [str(line).encode() for line in value]
-    return key, value
+    # msgspec would read text as base64 where bytes belong.
+    return key, _encoded(value) if key in {"lines", "newline", "substitutions"} else value
+
+
+def _encoded(value: object) -> object:
+    if isinstance(value, list):
+        return [_encoded(item) for item in value]
+    return value.encode() if isinstance(value, str) else value
 
 
 def _options(struct: type[msgspec.Struct]) -> list[str]:

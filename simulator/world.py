@@ -1,0 +1,106 @@
+"""What the API and the storage share: the Space, its faults, URLs and request log."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from simulator.faults import Faults
+
+if TYPE_CHECKING:
+    from simulator.journal import Kind, Request
+    from simulator.space import Space
+
+API_PREFIX = "/public-api/v1"
+
+
+class World:
+    """A Space and everything around it, without the servers.
+
+    Attributes:
+        space: The Space being served.
+        faults: Injected faults; none at first.
+        requests: All requests in order of arrival, except `GET /simulator`.
+        stopping: Set when hanging requests must end.
+    """
+
+    def __init__(self, space: Space, host: str, api_port: int, storage_port: int) -> None:
+        """Create a world without requests or faults."""
+        self.space = space
+        self.faults = Faults()
+        self.requests: list[Request] = []
+        self.stopping = asyncio.Event()
+        self._host = host
+        self._ports = (api_port, storage_port)
+        self._arrival = threading.Condition()
+
+    @property
+    def api_url(self) -> str:
+        """The tap's `api_url`."""
+        return f"http://{self._host}:{self._ports[0]}{API_PREFIX}"
+
+    @property
+    def storage_url(self) -> str:
+        """Origin of the storage."""
+        return f"http://{self._host}:{self._ports[1]}"
+
+    def log(self, request: Request) -> None:
+        """Append to `requests`."""
+        with self._arrival:
+            self.requests.append(request)
+            self._arrival.notify_all()
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass by the Space's clock."""
+        if self.space.sleep is None:
+            await asyncio.sleep(seconds)
+        else:
+            self.space.sleep(seconds)
+            await asyncio.sleep(0.001)  # so that the client sees what was sent before
+
+    def wait_until_asked(self, kind: Kind, count: int = 1, timeout: float = 10) -> None:
+        """Block until `count` requests of a kind have arrived.
+
+        Raises:
+            TimeoutError: They did not arrive within `timeout` seconds.
+        """
+
+        def arrived() -> bool:
+            return sum(request.kind == kind for request in self.requests) >= count
+
+        with self._arrival:
+            if not self._arrival.wait_for(arrived, timeout):
+                message = f"fewer than {count} {kind} requests within {timeout} s"
+                raise TimeoutError(message)
+
+    def overview(self) -> dict[str, object]:
+        """The body of `GET /simulator`: the Space, requests by status, exports."""
+        space = self.space
+        answers = Counter((request.kind, request.status) for request in list(self.requests))
+        return {
+            "space": {
+                "contacts": len(space.population),
+                "timezone": space.timezone,
+                "end_inclusive": space.end_inclusive,
+                "creates_per_minute": space.creates_per_minute,
+                "polls_per_minute": space.polls_per_minute,
+                "url_lifetime_seconds": space.url_lifetime_seconds,
+            },
+            "requests": [
+                {"kind": kind, "status": status, "count": count}
+                for (kind, status), count in answers.items()
+            ],
+            "exports": [
+                {
+                    "export_id": export.id,
+                    "start_date": export.order.start.isoformat(),
+                    "end_date": export.order.end.isoformat(),
+                    "status": space.status(export),
+                    "polls": export.polls,
+                    "contacts": export.contacts,
+                }
+                for export in list(space.exports.values())
+            ],
+        }
