@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import NoReturn
 
-from tap_cometly.signals import Stopped
+from tap_cometly.signals import STOP, Stopped
 
 
 def main() -> NoReturn:
-    """Run the command line; end with 0 only when all was done, else with one sentence why not."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _stop)
+    """Run the command line; exit with 0 only when all was done."""
+    STOP.install()
     try:
-        from tap_cometly.command import run  # noqa: PLC0415 - takes long enough for a signal to come
+        from tap_cometly.command import run  # noqa: PLC0415 - slow, and a signal may come meanwhile
 
         exit_code = run()
     except Stopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
+        STOP.handled()
         exit_code = stopped.exit_code
+        if sys.stderr is not None:
+            sys.stderr.write(f"{stopped}\n")
     sys.exit(exit_code)
-
-
-def _stop(signum: int, _: object) -> NoReturn:
-    """End the run: until there is a tap, which has a handler of its own, nothing can be cut."""
-    raise Stopped(signum)
 
 
 if __name__ == "__main__":

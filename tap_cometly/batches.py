@@ -43,7 +43,8 @@ def write_jsonl(
     prefix = f"{batch_config.storage.prefix or ''}{name}-{uuid4()}"
     number = 0
     lines = bytearray()
-    room = batch_config.batch_size
+    size = max(batch_config.batch_size, 1)
+    room = size
     for block in blocks:
         rest = block
         while rest:
@@ -54,7 +55,7 @@ def write_jsonl(
                 number += 1
                 yield [_store(bytes(lines), batch_config, f"{prefix}-{number}")]
                 lines.clear()
-                room = batch_config.batch_size
+                room = size
     if lines:
         yield [_store(bytes(lines), batch_config, f"{prefix}-{number + 1}")]
 

@@ -1,6 +1,8 @@
-"""The errors a user can act on: each is one sentence, and ends the run with a non-zero exit."""
+"""The errors a user can act on: each is one sentence and ends the run with a non-zero exit code."""
 
 from __future__ import annotations
+
+from tap_cometly.redaction import HIDDEN
 
 
 class TapError(Exception):
@@ -11,48 +13,51 @@ class TapError(Exception):
     """
 
 
-class _Phrase(str):
-    """Stands where a setting's value would, and is shown as it is."""
-
-    __slots__ = ()
-
-
-MISSING = _Phrase("missing")
-HIDDEN = _Phrase("not usable (its value is not shown)")
-
-
 class SettingError(TapError):
-    """A setting, or the bookmark in the state, has a value that the tap does not take."""
+    """A setting, or the bookmark in the state, has a value that the tap does not accept."""
 
     def __init__(self, name: str, value: object, allowed: str, kind: str = "Setting") -> None:
         """Name the setting, its value and what is allowed.
 
         Args:
             name: The setting's name.
-            value: What it was set to; `HIDDEN` for what may be a secret, `MISSING` for nothing.
-            allowed: What the setting takes, as the end of the sentence "it has to be …".
-            kind: What it is, where it is no setting.
+            value: Its value; `HIDDEN` for one that may hold a secret.
+            allowed: What is allowed, as the end of the sentence "it must be …".
+            kind: What it is, if not a setting.
         """
-        shown = value if isinstance(value, _Phrase) else repr(str(value))
-        if value is MISSING:
-            variable = f"TAP_COMETLY_{name.upper()}"
-            allowed += (
-                f"; put it into the file of --config, or as {variable} into the environment "
-                "(for --config ENV) or Meltano's .env"
-            )
-        super().__init__(f"{kind} '{name}' is {shown}; it has to be {allowed}.")
+        shown = value if value is HIDDEN else repr(str(value))
+        super().__init__(f"{kind} '{name}' is invalid: {shown}; it must be {allowed}.")
+
+
+class MissingSettingError(TapError):
+    """A required setting has no value."""
+
+    def __init__(self, name: str) -> None:
+        """Name the setting and the places where it can be set."""
+        setting, _, part = name.partition(".")
+        where = (
+            f"add it to '{setting}'"
+            if part
+            else "set it in the file of --config, in the environment as "
+            f"TAP_COMETLY_{name.upper()} (with --config ENV), or in Meltano"
+        )
+        super().__init__(f"Setting '{name}' is missing; {where}.")
 
 
 class CometlyError(TapError):
-    """Cometly or its file storage refused, or did not answer as it promises."""
+    """Cometly refused a call, or did not answer as documented."""
 
 
 class ExportError(TapError):
-    """An export could not be read whole: names the export and its window."""
+    """An export could not be read completely; the text names it and its window."""
 
 
 class FileError(TapError):
-    """An export's file ended early, changed, failed its checksum or could not be fetched."""
+    """An export's file ended early, changed, failed its checksum or could not be downloaded."""
+
+
+class UrlRefused(FileError):  # noqa: N818 - as urllib3 and requests name theirs
+    """The storage refused the download URL again and again."""
 
 
 class UrlRefused(FileError):  # noqa: N818 - as urllib3 and requests name theirs

@@ -1,76 +1,82 @@
-"""Singer messages on stdout: whole lines, always."""
+"""Singer messages on stdout: always whole lines."""
 
 from __future__ import annotations
 
+import select
 import sys
 from typing import TYPE_CHECKING
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib.encoding.base import SingerMessageType
+from typing_extensions import override
 
 from tap_cometly.errors import TapError
 
 if TYPE_CHECKING:
     from singer_sdk.singerlib.encoding.simple import Message
 
+    from tap_cometly.signals import StopRequest
+
 _BUFFERED_BYTES = 256 * 1024
-"""Records kept back for one write; every other message goes out at once, after them."""
 
 
 class MessageWriter(MsgSpecWriter):
-    """Writes messages, and blocks of RECORD lines that were encoded elsewhere."""
+    """Writes messages, and blocks of RECORD lines that were encoded elsewhere.
 
-    def __init__(self) -> None:
-        """Nothing is kept back yet."""
-        self._kept_back = bytearray()
+    RECORD messages are buffered; every other message is written at once, after them.
+    """
 
-    def write_message(self, message: Message) -> None:
-        """Write a message; a RECORD possibly later, together with others.
+    def __init__(self, stop: StopRequest) -> None:
+        """Start with an empty buffer.
 
         Args:
-            message: Any Singer message.
-
-        Raises:
-            TapError: Nobody reads stdout any more.
+            stop: Defers signals while something is written.
         """
-        self._kept_back += self.format_message(message)
-        if message.type is not SingerMessageType.RECORD or len(self._kept_back) > _BUFFERED_BYTES:
+        self._stop = stop
+        self._buffer = bytearray()
+
+    @override
+    def write_message(self, message: Message) -> None:
+        self._buffer += self.format_message(message)
+        if message.type is not SingerMessageType.RECORD or len(self._buffer) > _BUFFERED_BYTES:
             self.flush()
 
     def write_lines(self, lines: bytes) -> None:
-        r"""Write lines after all that was written before.
-
-        Args:
-            lines: Whole lines, each ended by `\n`.
+        r"""Write lines, each ended by `\n`, after all that was written before.
 
         Raises:
-            TapError: Nobody reads stdout any more.
+            TapError: stdout is closed.
         """
         self.flush()
-        _write_all(lines)
+        with self._stop.deferred():
+            _write_all(lines)
 
     def flush(self) -> None:
-        """Write what was kept back.
+        """Write what is buffered.
 
         Raises:
-            TapError: Nobody reads stdout any more.
+            TapError: stdout is closed.
         """
-        if self._kept_back:
-            lines = bytes(self._kept_back)
-            self._kept_back.clear()
-            _write_all(lines)
+        if self._buffer:
+            lines = bytes(self._buffer)
+            self._buffer.clear()
+            with self._stop.deferred():
+                _write_all(lines)
 
 
 def _write_all(lines: bytes) -> None:
-    stdout = sys.stdout.buffer
+    # Past Python's buffer, which gives no account of a write that blocks.
+    stdout = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     rest = memoryview(lines)
     try:
-        while rest:  # under PYTHONUNBUFFERED a write may be short
-            rest = rest[stdout.write(rest) or 0 :]
-        stdout.flush()
+        while rest:
+            written = stdout.write(rest)
+            if written is None:  # a non-blocking pipe is full
+                select.select([], [stdout], [])
+            rest = rest[written or 0 :]
     except BrokenPipeError:
         message = (
-            "The reader of the tap's output went away before the range was complete; look at what "
-            "the target says, and start again from the last state that it kept."
+            "The target closed the pipe before the range was complete; check its log, then run "
+            "the tap again from the target's last state."
         )
         raise TapError(message) from None

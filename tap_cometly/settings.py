@@ -1,25 +1,32 @@
-"""Who, since when and how: the settings, checked and typed.
+"""The settings: checked against their JSON Schema first, then converted to what the tap works with.
 
-Reads what Singer hands over (a mapping of JSON values) into one object that the other modules
-can trust. The settings' titles and descriptions stand in `tap`.
+Their titles, descriptions and schema are in `tap`.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
+import logging
 import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from tap_cometly.errors import HIDDEN, MISSING, SettingError
+from jsonschema import Draft202012Validator
+
+from tap_cometly.errors import MissingSettingError, SettingError
+from tap_cometly.redaction import HIDDEN
 from tap_cometly.times import DAY_SECONDS, MINUTE_SECONDS, read_instant
 from tap_cometly.transport import is_safe_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime, tzinfo
+
+    from jsonschema import ValidationError
 
 DEFAULT_API_URL = "https://app.cometly.com/public-api/v1"
 DEFAULT_TIMEZONE = "UTC"
@@ -27,15 +34,80 @@ DEFAULT_LOOKBACK_DAYS = 1
 DEFAULT_MAX_CONCURRENT_EXPORTS = 25
 DEFAULT_EXPORT_TIMEOUT_MINUTES = 30
 MOST_CONCURRENT_EXPORTS = 25
-"""As many as Cometly creates in five minutes."""
 
-_NO_ZONES = ("localtime", "posix", "right/")
-"""Stand beside the zones on many machines: its own zone, copies, clocks with leap seconds."""
+ENVIRONMENT_PREFIX = "TAP_COMETLY_"
+_OTHER_VARIABLES = ("TAP_COMETLY_LOGLEVEL", "TAP_COMETLY_PIP_URL", "TAP_COMETLY__")
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+_NOT_A_ZONE = ("localtime", "posix", "right/")
+"""Files beside the zones on many machines: its own zone, copies, clocks with leap seconds."""
 _FIRST_YEAR = 1900
 _LONGER_THAN_ANY_RANGE_SECONDS = 300 * 366 * DAY_SECONDS
-_DATE_TIME = "an ISO 8601 date-time like 2024-01-15T00:00:00Z, from 1900 on"
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+_DATE = "a date like 2024-01-15 or 2024-01-15T00:00:00Z, from 1900 on"
+_ZONE = "an IANA time zone name like America/New_York"
+_URL = "an https URL, or http for localhost, 127.0.0.1 or ::1, without user info and query"
+_WINDOW_DAYS = "a number of days, at least one minute (0.000695)"
+_SENTENCES = {
+    "start_date": _DATE,
+    "end_date": _DATE,
+    "timezone": _ZONE,
+    "api_url": _URL,
+    "window_days": _WINDOW_DAYS,
+}
+_KINDS = {
+    "boolean": "true or false",
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text",
+    "object": "an object",
+    "array": "a list",
+}
+
+_SDK_RULES: dict[str, Any] = {
+    "properties": {
+        "batch_config": {
+            "required": ["encoding", "storage"],
+            "additionalProperties": False,
+            "properties": {
+                "encoding": {
+                    "type": "object",
+                    "required": ["format"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "format": {"enum": ["jsonl", "parquet"]},
+                        "compression": {"enum": ["gzip", "none", None]},
+                    },
+                },
+                "storage": {
+                    "type": "object",
+                    "required": ["root"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "root": {"type": "string", "minLength": 1},
+                        "prefix": {"type": ["string", "null"]},
+                        "params": {"type": ["object", "null"]},
+                    },
+                },
+                "batch_size": {"type": "integer", "minimum": 1},
+            },
+        },
+        "flattening_max_depth": {"type": "integer", "minimum": 0},
+        "flattening_max_key_length": {"type": "integer", "minimum": 1},
+    },
+    "if": {
+        "required": ["flattening_enabled"],
+        "properties": {"flattening_enabled": {"const": True}},
+    },
+    "then": {"required": ["flattening_max_depth"]},
+}
+"""What the SDK expects of its own settings beyond what its schema says."""
+
+logger = logging.getLogger("tap-cometly")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +119,14 @@ class Settings:
         start_date: Earliest creation time to export; UTC, whole seconds.
         end_date: Latest creation time to export; UTC, whole seconds; None for no bound.
         zone: The Space's time zone.
-        include_comet_tokens: Whether contacts carry `comet_tokens`.
-        include_all_emails: Whether contacts carry `emails`.
+        include_comet_tokens: Whether contacts have `comet_tokens`.
+        include_all_emails: Whether contacts have `emails`.
         lookback_days: How many days before the bookmark are exported again.
         window_seconds: Fixed length of an export window; None for adaptive lengths.
-        max_concurrent_exports: How many exports may be in flight.
+        max_concurrent_exports: Upper limit on exports in flight.
         export_timeout_seconds: How long one export may stay queued or processing.
         api_url: Base URL of the API, without a slash at its end.
-        user_agent: What the tap calls itself to Cometly.
+        user_agent: The User-Agent header.
     """
 
     api_key: str
@@ -72,167 +144,222 @@ class Settings:
 
     @classmethod
     def read(cls, config: Mapping[str, Any], *, default_user_agent: str) -> Settings:
-        """Check the settings and give them their types.
+        """Convert settings that their schema accepts.
 
         Args:
-            config: The settings as JSON values; a setting that is absent or null has its default.
-            default_user_agent: What the tap calls itself unless `user_agent` says otherwise.
-
-        Returns:
-            The settings.
+            config: The settings as JSON values, without nulls.
+            default_user_agent: The User-Agent header if `user_agent` is not set.
 
         Raises:
-            SettingError: A required setting is missing, or one has a value it cannot have.
+            TapError: A setting is missing or invalid.
         """
+        zone = read_timezone(config.get("timezone", DEFAULT_TIMEZONE))
         api_key = _api_key(config)
-        zone = read_timezone(config.get("timezone"))
-        start_date = _read_date(config, "start_date", zone)
+        start_date = _date(config, "start_date", zone)
         if start_date is None:
-            raise SettingError("start_date", MISSING, _DATE_TIME)
-        end_date = _read_date(config, "end_date", zone)
+            raise MissingSettingError("start_date")
+        end_date = _date(config, "end_date", zone)
         if end_date is not None and end_date < start_date:
             raise SettingError("end_date", config["end_date"], "at or after start_date")
+        timeout_minutes = _finite(config, "export_timeout_minutes", DEFAULT_EXPORT_TIMEOUT_MINUTES)
         return cls(
             api_key=api_key,
             start_date=start_date,
             end_date=end_date,
             zone=zone,
-            include_comet_tokens=_boolean(config, "include_comet_tokens"),
-            include_all_emails=_boolean(config, "include_all_emails"),
-            lookback_days=_lookback_days(config),
+            include_comet_tokens=config.get("include_comet_tokens", False),
+            include_all_emails=config.get("include_all_emails", False),
+            lookback_days=_finite(config, "lookback_days", DEFAULT_LOOKBACK_DAYS),
             window_seconds=_window_seconds(config),
-            max_concurrent_exports=_max_concurrent_exports(config),
-            export_timeout_seconds=_export_timeout_minutes(config) * MINUTE_SECONDS,
+            max_concurrent_exports=int(
+                config.get("max_concurrent_exports", DEFAULT_MAX_CONCURRENT_EXPORTS)
+            ),
+            export_timeout_seconds=timeout_minutes * MINUTE_SECONDS,
             api_url=_api_url(config),
             user_agent=_user_agent(config, default_user_agent),
         )
 
 
-def read_timezone(name: object) -> tzinfo:
-    """Look up an IANA time zone.
+def from_environment(schema: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Settings from environment variables; an empty variable counts as not set.
 
     Args:
-        name: Its name; None for the default, UTC.
+        schema: The settings' JSON Schema, which tells how to read a variable's text.
+        environment: The variables.
 
     Returns:
-        The zone.
+        The settings. A text that cannot be read stays text, which the schema rejects.
+
+    Raises:
+        SettingError: A variable for an object is not JSON.
+    """
+    return {
+        name: _parsed(name, text, definition.get("type", ()))
+        for name, definition in schema["properties"].items()
+        if (text := environment.get(ENVIRONMENT_PREFIX + name.upper()))
+    }
+
+
+def _parsed(name: str, text: str, types: Iterable[str]) -> Any:  # noqa: ANN401 - any JSON value
+    if "string" in types:
+        return text
+    if "boolean" in types:
+        return _BOOLEANS.get(text.lower(), text)
+    try:
+        return float(text) if "number" in types else json.loads(text)
+    except ValueError:
+        if "integer" in types or "number" in types:
+            return text
+        raise SettingError(name, HIDDEN, "JSON in the environment variable") from None
+
+
+def warn_of_unknown(
+    config: Mapping[str, Any], environment: Mapping[str, str], schema: Mapping[str, Any]
+) -> None:
+    """Log a warning for each unknown setting and `TAP_COMETLY_*` variable, but not its value."""
+    names = sorted(schema["properties"])
+    for name in sorted(config.keys() - names):
+        logger.warning("Ignoring the unknown setting '%s'%s", name, _suggestion(name, names))
+    variables = [ENVIRONMENT_PREFIX + name.upper() for name in names]
+    nested = tuple(f"{variable}_" for variable in variables)  # Meltano: "batch_config.storage.root"
+    for name in sorted(environment):
+        known = name in variables or name in _OTHER_VARIABLES or name.startswith(nested)
+        # Meltano's extras, such as `_select`, begin with one more underscore.
+        if (
+            name.startswith(ENVIRONMENT_PREFIX)
+            and not name.startswith("TAP_COMETLY__")
+            and not known
+        ):
+            suggestion = _suggestion(name, variables)
+            logger.warning("Ignoring the unknown environment variable '%s'%s", name, suggestion)
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    closest = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean '{closest[0]}'?" if closest else ""
+
+
+def check_against_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Check the settings, the SDK's too, against what their JSON Schemas say.
+
+    Args:
+        config: The settings as JSON values, without nulls.
+        schema: The settings' JSON Schema.
+
+    Raises:
+        TapError: One is missing or invalid.
+    """
+    for rules in (schema, _SDK_RULES):
+        for error in Draft202012Validator(rules).iter_errors(config):
+            raise _setting_error(error, schema)
+
+
+def _setting_error(error: ValidationError, schema: Mapping[str, Any]) -> Exception:
+    path = [str(part) for part in error.absolute_path]
+    rules: Any = error.schema
+    if error.validator == "required":
+        value: Any = error.instance
+        missing = next(name for name in rules["required"] if name not in value)
+        return MissingSettingError(".".join([*path, missing]))
+    if error.validator == "additionalProperties" and path:
+        allowed = f"made of {', '.join(rules['properties'])} only"
+        return SettingError(".".join(path), HIDDEN, allowed)
+    definition = schema["properties"].get(path[0], {})
+    shown = "null" if error.instance is None else error.instance
+    if definition.get("secret") or not isinstance(shown, (str, int, float, Decimal)):
+        shown = HIDDEN
+    return SettingError(".".join(path), shown, _allowed(path[-1], rules))
+
+
+def _allowed(name: str, definition: Mapping[str, Any]) -> str:
+    """What a schema allows, as the end of the sentence "it must be …"."""
+    if name in _SENTENCES:
+        return _SENTENCES[name]
+    if "enum" in definition:
+        return "one of " + ", ".join(str(value) for value in definition["enum"] if value)
+    types = definition.get("type", "")
+    kind = next((t for t in ([types] if isinstance(types, str) else types) if t != "null"), "")
+    return _KINDS.get(kind, "as the Singer SDK documents it") + _bounds(definition)
+
+
+def _bounds(definition: Mapping[str, Any]) -> str:
+    low, high = definition.get("minimum"), definition.get("maximum")
+    if high is not None:
+        return f" from {low} to {high}"
+    if low is not None:
+        return f" of at least {low}"
+    above = definition.get("exclusiveMinimum")
+    return "" if above is None else f" above {above}"
+
+
+def read_timezone(name: str) -> tzinfo:
+    """Look up an IANA time zone.
 
     Raises:
         SettingError: There is no zone of that name.
     """
     try:
-        if name is None:
-            return ZoneInfo(DEFAULT_TIMEZONE)
-        if isinstance(name, str) and not name.startswith(_NO_ZONES):
+        if not name.startswith(_NOT_A_ZONE):
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
-    raise SettingError("timezone", name, "an IANA time zone name like America/New_York")
+    zones = available_timezones()
+    closest = [zone for zone in zones if zone.lower() == name.lower()]
+    closest = closest or difflib.get_close_matches(name, zones, 1, cutoff=0.8)
+    raise SettingError("timezone", name, f"{_ZONE}" + (f"; try {closest[0]}" if closest else ""))
 
 
 def _api_key(config: Mapping[str, Any]) -> str:
-    key = config.get("api_key")
-    if key in (None, ""):
-        raise SettingError("api_key", MISSING, "the API key of your Cometly Space")
-    if not isinstance(key, str) or not _VISIBLE_ASCII.fullmatch(key):
+    key: str = config.get("api_key", "")
+    if not key:
+        raise MissingSettingError("api_key")
+    if not _VISIBLE_ASCII.fullmatch(key):
         raise SettingError("api_key", HIDDEN, "a Cometly API key, without spaces")
     return key
 
 
-def _read_date(config: Mapping[str, Any], name: str, zone: tzinfo) -> datetime | None:
-    value = config.get(name)
-    if value is None:
+def _date(config: Mapping[str, Any], name: str, zone: tzinfo) -> datetime | None:
+    if (value := config.get(name)) is None:
         return None
-    instant = read_instant(value, zone) if isinstance(value, str) else None
+    instant = read_instant(value, zone)
     if instant is None or instant.astimezone(zone).year < _FIRST_YEAR:
-        raise SettingError(name, value, _DATE_TIME)
+        raise SettingError(name, value, _DATE)
     return instant
 
 
-def _boolean(config: Mapping[str, Any], name: str) -> bool:
-    value = config.get(name)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise SettingError(name, value, "true or false")
-    return value
-
-
-def _number(
-    config: Mapping[str, Any], name: str, default: float | None, allowed: str
-) -> float | None:
-    value = config.get(name)
-    if value is None:
-        return default
-    # singer-sdk reads fractions in JSON as Decimal.
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
-        raise SettingError(name, value, allowed)
+def _finite(config: Mapping[str, Any], name: str, default: float) -> float:
+    """A number; the SDK reads fractions in JSON as `Decimal`, and JSON may hold NaN."""
+    value = config.get(name, default)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise SettingError(name, value, allowed)
+        raise SettingError(name, value, "a finite number")
     return number
 
 
-def _lookback_days(config: Mapping[str, Any]) -> float:
-    allowed = "a number of days, 0 or more"
-    days = _number(config, "lookback_days", DEFAULT_LOOKBACK_DAYS, allowed)
-    if days is None or days < 0:
-        raise SettingError("lookback_days", config["lookback_days"], allowed)
-    return days
-
-
 def _window_seconds(config: Mapping[str, Any]) -> float | None:
-    allowed = "a number of days, at least one minute (0.000695)"
-    days = _number(config, "window_days", None, allowed)
-    if days is None:
+    if "window_days" not in config:
         return None
-    # To the millisecond: a minute is no finite decimal fraction of a day.
-    seconds = round(days * DAY_SECONDS, 3)
+    # To the millisecond: a minute is not a finite decimal fraction of a day.
+    seconds = round(_finite(config, "window_days", 0) * DAY_SECONDS, 3)
     if seconds < MINUTE_SECONDS:
-        raise SettingError("window_days", config["window_days"], allowed)
+        raise SettingError("window_days", config["window_days"], _WINDOW_DAYS)
     return min(seconds, _LONGER_THAN_ANY_RANGE_SECONDS)
 
 
-def _max_concurrent_exports(config: Mapping[str, Any]) -> int:
-    value = config.get("max_concurrent_exports")
-    if value is None:
-        return DEFAULT_MAX_CONCURRENT_EXPORTS
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= MOST_CONCURRENT_EXPORTS:
-        allowed = f"a whole number from 1 to {MOST_CONCURRENT_EXPORTS}"
-        raise SettingError("max_concurrent_exports", value, allowed)
-    return int(value)
-
-
-def _export_timeout_minutes(config: Mapping[str, Any]) -> float:
-    allowed = "a number of minutes above 0"
-    minutes = _number(config, "export_timeout_minutes", DEFAULT_EXPORT_TIMEOUT_MINUTES, allowed)
-    if minutes is None or minutes <= 0:
-        raise SettingError("export_timeout_minutes", config["export_timeout_minutes"], allowed)
-    return minutes
-
-
 def _api_url(config: Mapping[str, Any]) -> str:
-    url = config.get("api_url")
-    if url is None:
-        return DEFAULT_API_URL
-    allowed = "an https URL, or http to this machine (localhost, 127.0.0.1, ::1), without a query"
-    if not isinstance(url, str):
-        raise SettingError("api_url", url, allowed)
+    url: str = config.get("api_url", DEFAULT_API_URL)
     if "@" in url or "?" in url:
-        raise SettingError("api_url", HIDDEN, allowed)  # may hold credentials
+        raise SettingError("api_url", HIDDEN, _URL)  # may hold credentials
     if not is_safe_url(url) or "#" in url or not _VISIBLE_ASCII.fullmatch(url):
-        raise SettingError("api_url", url, allowed)
+        raise SettingError("api_url", url, _URL)
     return url.rstrip("/")
 
 
 def _user_agent(config: Mapping[str, Any], default: str) -> str:
-    value = config.get("user_agent")
-    if value is None:
-        return default
-    if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value):
-        raise SettingError("user_agent", value, "plain printable text, as a header has it")
+    value: str = config.get("user_agent", default)
+    if not _HEADER_TEXT.fullmatch(value):
+        raise SettingError("user_agent", value, "printable ASCII text")
     return value

@@ -1,101 +1,124 @@
-"""A signal is a request: it ends a wait at once, but never a write.
+"""Signals: each ends the run soon, but never in the middle of a write.
 
-Python runs a signal's handler between any two bytecodes, also in the midst of a write. So the
-handler only notes the signal, unless the tap is in a stretch that it declared interruptible:
-there nothing is written and what was begun may be dropped, so the handler raises.
+Python runs a signal handler between any two bytecodes. The handler raises `Stopped`, except while
+something is written: then the signal is noted, and `Stopped` is raised when the write is done.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
-_T = TypeVar("_T")
+_REPEAT_SECONDS = 0.5
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Stopped(BaseException):
-    """The run ends because of a signal. Not an `Exception`: nothing may take it for a fault."""
+    """A signal ends the run. Not an `Exception`, so that no error handling catches it."""
 
     def __init__(self, signum: int) -> None:
-        """Name the signal.
-
-        Args:
-            signum: Its number.
-        """
+        """Keep the signal's number."""
         super().__init__(signum)
-        self.signum = signum
-
-    @property
-    def exit_code(self) -> int:
-        """As shells report a program that a signal ended: 128 plus the signal's number."""
-        return 128 + self.signum
+        self.exit_code = 128 + signum  # as shells report a process that a signal ended
 
     def __str__(self) -> str:
         """One sentence for the user."""
-        name = signal.Signals(self.signum).name
+        name = signal.Signals(self.args[0]).name
         return (
-            f"Stopped by {name} before the range was complete; start again from the last state "
-            "that the target kept, and no contact is missed."
+            f"Stopped by {name} before the range was complete; run the tap again from the "
+            "target's last state, and no contact is missed."
         )
 
 
 class StopRequest:
-    """Remembers whether a signal asked the run to end."""
+    """Turns signals into `Stopped`, outside of writes.
+
+    Python discards an exception that a handler raises inside a `__del__` method or a weak
+    reference's callback. So a timer raises `Stopped` again until it is handled.
+    """
 
     def __init__(self) -> None:
-        """Nothing was asked yet."""
+        """Start without a signal."""
         self._signum: int | None = None
-        self._interruptible = False
+        self._deferring = False
 
-    def request(self, signum: int) -> None:
-        """Ask the run to end; a signal handler calls this.
+    def install(self) -> None:
+        """Handle SIGINT, SIGTERM and SIGHUP from now on; SIGHUP stays ignored under `nohup`."""
+        for signum in _SIGNALS:
+            if signum in (signal.SIGINT, signal.SIGTERM) or (
+                signal.getsignal(signum) is not signal.SIG_IGN
+            ):
+                signal.signal(signum, self.handle)
 
-        Args:
-            signum: The signal's number.
+    def handle(self, signum: int, frame: FrameType | None = None) -> None:  # noqa: ARG002
+        """Note a signal, and end the run unless something is being written.
+
+        A second SIGINT or SIGTERM ends the process at once.
 
         Raises:
-            Stopped: The tap is in an interruptible stretch.
+            Stopped: Nothing is being written.
         """
         self._signum = signum
-        if self._interruptible:
-            self._interruptible = False
-            raise Stopped(signum)
+        sys.unraisablehook = _ignore_unraisable
+        for other in _SIGNALS:
+            ends_at_once = other in (signal.SIGINT, signal.SIGTERM)
+            signal.signal(other, signal.SIG_DFL if ends_at_once else signal.SIG_IGN)
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._repeat)
+            signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS, _REPEAT_SECONDS)
+        self._raise_unless_deferring()
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """A stretch that writes nothing: a signal before or in it ends it.
+    def deferred(self) -> Iterator[None]:
+        """Let a write finish: a signal that comes in this block takes effect at its end.
 
         Raises:
-            Stopped: A signal asked for it.
+            Stopped: A signal came.
         """
-        self._interruptible = True
+        self._deferring = True
         try:
-            if self._signum is not None:
-                raise Stopped(self._signum)
             yield
         finally:
-            self._interruptible = False
+            self._deferring = False
+        self._raise_unless_deferring()
 
-    def drawn_interruptibly(self, items: Iterator[_T]) -> Iterator[_T]:
-        """Draw items, each in an interruptible stretch of its own.
+    def handled(self) -> None:
+        """Stop the timer: `Stopped` has ended the run."""
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
-        Args:
-            items: Where to draw from.
+    def _repeat(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._raise_unless_deferring()
 
-        Yields:
-            The items.
+    def _raise_unless_deferring(self) -> None:
+        if self._signum is not None and not self._deferring:
+            raise Stopped(self._signum)
 
-        Raises:
-            Stopped: A signal asked for it.
-        """
-        while True:
-            with self.interruptible():
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-            yield item
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold signals back until the end of the block, where handlers may be replaced in between."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_unraisable(_: object) -> None:
+    """Print no "Exception ignored in …": what the signal interrupts may be half built."""
+
+
+STOP = StopRequest()
+"""The process's own, installed before the slow imports."""

@@ -18,14 +18,14 @@ from singer_sdk.singerlib import RecordMessage
 from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_record
 from tap_cometly.errors import LineError
 from tap_cometly.files import Block
-from tap_cometly.streams import schema_directory
+from tap_cometly.schema import contacts_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from msgspec import Struct
 
-SCHEMA = json.loads((schema_directory() / "contacts.json").read_text("utf-8"))
+SCHEMA = contacts_schema({"include_comet_tokens": True, "include_all_emails": True})
 TEXTS = ("email", "name", "phone", "location")
 ARRAYS = ("comet_tokens", "emails")
 FIELDS = ("id", *TEXTS, *ARRAYS)

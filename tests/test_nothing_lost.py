@@ -228,7 +228,7 @@ def first_run(world: World, story: Story) -> Run:
 def interrupt_by_signal(world: World, tap: Any) -> None:  # noqa: ANN401
     """Let the clock's signal reach a tap."""
     assert isinstance(world.clock, Interrupting)
-    world.clock.interrupt = lambda: tap.stop.request(signal.SIGTERM)
+    world.clock.interrupt = lambda: tap.stop.handle(signal.SIGTERM)
 
 
 def handed_over(message: dict[str, Any]) -> set[int]:

@@ -1,0 +1,147 @@
+"""The stream's JSON Schema: `schemas/contacts.json` under today's settings and a given catalog."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from singer_sdk.singerlib import Catalog, Metadata, Schema
+from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL
+
+from tap_cometly.errors import TapError
+from tap_cometly.state import REPLICATION_KEY, STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
+
+    from singer_sdk.singerlib import CatalogEntry
+
+OPTIONAL_FIELDS = {
+    "comet_tokens": "include_comet_tokens",
+    "emails": "include_all_emails",
+}
+"""Fields that the stream has exactly when their setting is on."""
+
+
+def contacts_schema(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The stream's schema under some settings, which may be invalid.
+
+    Returns:
+        `schemas/contacts.json` without the optional fields whose setting is off, and without
+        `$schema`, as some targets accept draft 4 only.
+    """
+    schema = json.loads((_directory() / "contacts.json").read_text(encoding="utf-8"))
+    properties = {
+        name: definition
+        for name, definition in schema["properties"].items()
+        if name not in OPTIONAL_FIELDS or config.get(OPTIONAL_FIELDS[name]) is True
+    }
+    return {
+        key: properties if key == "properties" else value
+        for key, value in schema.items()
+        if key != "$schema"
+    }
+
+
+def _directory() -> Traversable:
+    """In an installed package the schemas are inside it, in a checkout beside it."""
+    inside = resources.files("tap_cometly") / "schemas"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "schemas"
+
+
+def read_catalog(given: Mapping[str, Any], config: Mapping[str, Any]) -> Catalog:
+    """Read a given catalog, and bring its stream in line with today's settings.
+
+    Catalogs are made by discovery, kept, and edited by people or Meltano; the settings may have
+    changed since.
+
+    Args:
+        given: A catalog as JSON.
+        config: The settings.
+
+    Returns:
+        The catalog with the replication method that its metadata asks for, and exactly the
+        optional fields of the schema.
+
+    Raises:
+        TapError: It is not a catalog of this tap, or asks for another replication.
+    """
+    schema, entry = contacts_schema(config), None
+    try:
+        catalog = Catalog.from_dict(_with_schemas(given, schema))
+        entry = catalog.get_stream(STREAM)
+        if entry is not None:
+            _set_replication(entry, _metadata(given))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        entry = None
+    if entry is None:
+        message = (
+            f"The catalog of --catalog has no usable stream '{STREAM}'; make one with --discover, "
+            "or leave --catalog out."
+        )
+        raise TapError(message)
+    _follow_settings(entry, schema)
+    return catalog
+
+
+def _with_schemas(given: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Give entries with an empty or missing schema the stream's own."""
+    streams = [
+        entry if (entry.get("schema") or {}).get("properties") else {**entry, "schema": schema}
+        for entry in given["streams"]
+    ]
+    return {**given, "streams": streams}
+
+
+def _metadata(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The stream's own metadata, where Singer's specification has users set replication.
+
+    The SDK reads the entry itself first, where discovery wrote its suggestion.
+    """
+    for entry in given["streams"]:
+        if STREAM in (entry.get("tap_stream_id"), entry.get("stream")):
+            for item in entry.get("metadata") or []:
+                if not item.get("breadcrumb"):
+                    return item.get("metadata") or {}
+    return {}
+
+
+def _set_replication(entry: CatalogEntry, metadata: Mapping[str, Any]) -> None:
+    method = (
+        metadata.get("replication-method")
+        or entry.replication_method
+        or metadata.get("forced-replication-method")
+        or REPLICATION_INCREMENTAL
+    )
+    method = str(method).upper()
+    keys = (metadata.get("replication-key"), entry.replication_key)
+    if method not in (REPLICATION_INCREMENTAL, REPLICATION_FULL_TABLE):
+        message = (
+            f"The catalog asks for the replication method '{method}' for '{STREAM}'; it must be "
+            f"{REPLICATION_INCREMENTAL} or {REPLICATION_FULL_TABLE}."
+        )
+        raise TapError(message)
+    for key in keys:
+        if key not in (None, REPLICATION_KEY):
+            message = (
+                f"The catalog asks for the replication key '{key}' for '{STREAM}'; it must be "
+                f"'{REPLICATION_KEY}'."
+            )
+            raise TapError(message)
+    entry.replication_method, entry.replication_key = method, REPLICATION_KEY
+
+
+def _follow_settings(entry: CatalogEntry, schema: Mapping[str, Any]) -> None:
+    entry.schema.schema = None  # `$schema`
+    fields: dict[str, Schema] = entry.schema.properties or {}
+    for name in OPTIONAL_FIELDS:
+        breadcrumb = ("properties", name)
+        if name not in schema["properties"]:
+            fields.pop(name, None)
+            entry.metadata.pop(breadcrumb, None)
+        elif name not in fields:
+            fields[name] = Schema.from_dict(schema["properties"][name])
+            entry.metadata[breadcrumb] = Metadata(inclusion=Metadata.InclusionType.AVAILABLE)
