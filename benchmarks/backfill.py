@@ -128,12 +128,11 @@ SERVERS = {
 PREVIOUS_SECONDS = dict(
     zip(
         CASES,
-        # small
-        [148, 328, 1528, 314, 590, 2750, 554, 1049, 4889]
-        # large
-        + [9211, 15220, 45416, 20574, 34848, 104697, 32989, 56244, 169191]
-        # bursty
-        + [2191, 2495, 3935, 4976, 5624, 8986, 9443, 10707, 17179],
+        (
+            *(148, 328, 1528, 314, 590, 2750, 554, 1049, 4889),  # small
+            *(9211, 15220, 45416, 20574, 34848, 104697, 32989, 56244, 169191),  # large
+            *(2191, 2495, 3935, 4976, 5624, 8986, 9443, 10707, 17179),  # bursty
+        ),
         strict=True,
     )
 )
@@ -416,39 +415,44 @@ def case_rows(taps: list[Backfill], bounds: list[float]) -> Iterator[str]:
         )
 
 
+def server_rows(taps: dict[str, list[Backfill]], bounds: dict[str, list[float]]) -> Iterator[str]:
+    """The table of all servers: all cases of a server in a row."""
+    yield row("server", "this tap", "P", "median x P", "worst x P", "exports lost", "previous rule")
+    yield row("---", *["---:"] * 6)
+    for name in SERVERS:
+        ratios = ratios_of(taps[name], bounds[name])
+        yield row(
+            name,
+            f"{sum(tap.seconds for tap in taps[name]) / 3600:.1f} h",
+            f"{sum(bounds[name]) / 3600:.1f} h",
+            f"{median(ratios):.2f}",
+            f"{max(ratios):.2f}",
+            f"{sum(tap.lost for tap in taps[name]):,}",
+            f"{PREVIOUS_HOURS[name]:,.1f} h",
+        )
+
+
+def ratios_of(taps: list[Backfill], bounds: list[float]) -> list[float]:
+    """How many times P each case took."""
+    return [tap.seconds / bound for tap, bound in zip(taps, bounds, strict=True)]
+
+
 def main() -> None:
     """Print the tables."""
     logging.disable()
     taps = {name: [backfill(case, server) for case in CASES] for name, server in SERVERS.items()}
     bounds = {name: [best(case, server) for case in CASES] for name, server in SERVERS.items()}
-    ratios = {
-        name: [tap.seconds / bound for tap, bound in zip(taps[name], bounds[name], strict=True)]
-        for name in SERVERS
-    }
-    lines = [
+    ratios = ratios_of(taps["parallel"], bounds["parallel"])
+    timeouts = sum(tap.lost for tap in taps["one worker"])  # nothing else fails there
+    for line in (
         *case_rows(taps["parallel"], bounds["parallel"]),
         "",
-        row("server", "this tap", "P", "median x P", "worst x P", "exports lost", "previous rule"),
-        row("---", *["---:"] * 6),
-    ]
-    for name in SERVERS:
-        lines.append(
-            row(
-                name,
-                f"{sum(tap.seconds for tap in taps[name]) / 3600:.1f} h",
-                f"{sum(bounds[name]) / 3600:.1f} h",
-                f"{median(ratios[name]):.2f}",
-                f"{max(ratios[name]):.2f}",
-                f"{sum(tap.lost for tap in taps[name]):,}",
-                f"{PREVIOUS_HOURS[name]:,.1f} h",
-            )
-        )
-    print("\n".join(lines))  # noqa: T201
-    parallel = ratios["parallel"]
-    print(  # noqa: T201
-        f"\n{len(CASES)} cases: median {median(parallel):.2f} x P, worst {max(parallel):.2f} x P, "
-        f"one-worker time-outs {sum(tap.lost for tap in taps['one worker'])}"
-    )
+        *server_rows(taps, bounds),
+        "",
+        f"{len(CASES)} cases: median {median(ratios):.2f} x P, worst {max(ratios):.2f} x P, "
+        f"one-worker time-outs {timeouts}",
+    ):
+        print(line)  # noqa: T201
 
 
 if __name__ == "__main__":

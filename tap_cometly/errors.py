@@ -60,9 +60,5 @@ class UrlRefused(FileError):  # noqa: N818 - as urllib3 and requests name theirs
     """The storage refused the download URL again and again."""
 
 
-class UrlRefused(FileError):  # noqa: N818 - as urllib3 and requests name theirs
-    """The storage refused fresh download URLs of an export, three in a row."""
-
-
 class LineError(TapError):
     """A line of an export's file is not a contact."""

@@ -46,7 +46,7 @@ HEARTBEAT_SECONDS = 30
 
 _KNOWN_STATUSES = {"queued", "processing", "completed", "failed"}
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tap-cometly")
 
 
 class ExportFailed(Exception):  # noqa: N818 - not the run's failure: the export is retried
