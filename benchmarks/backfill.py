@@ -444,14 +444,12 @@ def main() -> None:
     bounds = {name: [best(case, server) for case in CASES] for name, server in SERVERS.items()}
     ratios = ratios_of(taps["parallel"], bounds["parallel"])
     timeouts = sum(tap.lost for tap in taps["one worker"])  # nothing else fails there
-    for line in (
-        *case_rows(taps["parallel"], bounds["parallel"]),
-        "",
-        *server_rows(taps, bounds),
-        "",
+    verdict = (
         f"{len(CASES)} cases: median {median(ratios):.2f} x P, worst {max(ratios):.2f} x P, "
-        f"one-worker time-outs {timeouts}",
-    ):
+        f"one-worker time-outs {timeouts}"
+    )
+    cases, servers = case_rows(taps["parallel"], bounds["parallel"]), server_rows(taps, bounds)
+    for line in (*cases, "", *servers, "", verdict):
         print(line)  # noqa: T201
 
 
