@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The tap at work, without a Cometly account: a simulated Space, two runs of Meltano, a DuckDB file.
-# Writes into .demo/ and .meltano/ of this checkout, and nowhere else.
+# Loads a simulated Cometly Space into a DuckDB file, in two runs of Meltano. Needs no account.
+# Writes only into .demo/ and .meltano/ of this checkout.
 set -euo pipefail
-set -m # each job in a process group of its own, so that stopping a job stops its children too
+set -m # a process group for each job, so that stopping a job stops its children too
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source .ci/environment.sh
 
@@ -24,12 +24,12 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 fail() {
-  printf '\nThat failed. The end of %s:\n' "$log"
+  printf '\nFailed. The end of %s:\n' "$log"
   tail -n 15 "$log"
   exit 1
 } >&2
 
-# Runs a command as a job: a signal ends the wait for it, and then the job. Its output goes to the log.
+# Runs a command as a job, so that a signal ends the wait and then the job; its output goes to the log.
 quietly() {
   "$@" >>"$log" 2>&1 </dev/null &
   wait $! || fail
@@ -44,8 +44,9 @@ install() {
 run_meltano() {
   set -o pipefail
   "$meltano" run tap-cometly target-duckdb 2>&1 </dev/null | tee -a "$log" | while IFS= read -r line; do
-    case $line in # of all that Meltano logs, what the tap says about its progress
-      *"] tap-cometly  "*"ontacts "* | *"[critical ] tap-cometly "*) echo "   ${line#*] tap-cometly  }" ;;
+    case $line in # only the tap's lines, without its version and the METRIC lines that Meltano wants
+      *"] tap-cometly  tap-cometly v"* | *"] tap-cometly  METRIC "*) ;;
+      *"] tap-cometly  "*) echo "   ${line#*] tap-cometly  }" ;;
     esac
   done
 }
@@ -56,28 +57,28 @@ days_ago() {
 
 mkdir -p .demo
 rm -f .demo/*.duckdb* .demo/meltano.db .demo/space.json "$log"
-echo "1. Installing Meltano, the tap and a target into .demo/ and .meltano/: about a minute at first"
+echo "1. Installing Meltano, the tap and a target into .demo/ and .meltano/ (about a minute the first time)"
 quietly make_environment .demo/venv
 python=$PWD/.demo/venv/bin/python
 meltano=$PWD/.demo/venv/bin/meltano
 
-# Nothing of the caller's own settings or state takes part.
+# Ignore the caller's own settings and state.
 unset "${!TAP_COMETLY_@}" "${!TARGET_DUCKDB_@}" "${!MELTANO_@}"
 export MELTANO_CLI_LOG_FORMAT=uncolored MELTANO_DATABASE_URI=sqlite:///$PWD/.demo/meltano.db
-export MELTANO_VENV_BACKEND=virtualenv # pip, which this machine is set up for, rather than uv
+export MELTANO_VENV_BACKEND=virtualenv # use pip, which is configured here, not uv
 export PYTHONUTF8=1
 quietly install
 
 start=$(days_ago 730)
-# In UTC: from the Space's midnight on, up to ten minutes ago. So at the end all of them are there.
+# In UTC: from the Space's midnight to ten minutes ago, so that the second run exports all of them.
 first=$("$python" -c "
 from datetime import *; from zoneinfo import ZoneInfo
 print(f'{datetime.fromisoformat(\"$start\").replace(tzinfo=ZoneInfo(\"$zone\")).astimezone(UTC):%FT%T}')")
 last=$("$python" -c "from datetime import *; print(f'{datetime.now(UTC) - timedelta(minutes=10):%FT%T}')")
 echo
 echo "2. Starting a simulated Cometly Space: ${contacts%000},000 contacts since $start, in $zone."
-echo "   It writes an export in less than a second, as many as are asked for; Cometly takes minutes,"
-echo "   and allows 5 exports and 30 polls a minute."
+echo "   Its exports take less than a second, without rate limits. Cometly's can take minutes, and it"
+echo "   allows 5 new exports and 30 polls a minute."
 "$python" -m simulator --size "$contacts" --since "$first" --until "$last" --timezone "$zone" \
   --api-port 0 --storage-port 0 --queued-seconds 0.2 --processing-seconds 0.6 \
   --creates-per-minute 0 --polls-per-minute 0 --ready-file .demo/space.json >>"$log" 2>&1 </dev/null &
@@ -92,20 +93,20 @@ export TARGET_DUCKDB_PATH=$PWD/.demo/contacts.duckdb
 
 until=$(days_ago 5)
 echo
-echo "3. First run: meltano run tap-cometly target-duckdb, with end_date $until"
+echo "3. First run: meltano run tap-cometly target-duckdb (end_date $until)"
 TAP_COMETLY_END_DATE=$until run_meltano &
 wait $! || fail
 cp .demo/contacts.duckdb .demo/first_run.duckdb
 
 echo
-echo "4. Second run: the same without end_date, from one day before the bookmark (lookback_days) to now"
+echo "4. Second run, without end_date: from one day before the bookmark (lookback_days) until now"
 run_meltano &
 wait $! || fail
 
 echo
-echo "5. What the database holds"
+echo "5. The database"
 "$meltano" state get dev:tap-cometly-to-target-duckdb >.demo/state.json 2>>"$log" || fail
 .meltano/loaders/target-duckdb/venv/bin/python demo/report.py \
   .demo/contacts.duckdb .demo/first_run.duckdb .demo/state.json "$zone"
 echo
-echo "The table tap_cometly.contacts is in .demo/contacts.duckdb; the full log is $log."
+echo "The table is tap_cometly.contacts in .demo/contacts.duckdb. The full log is in $log."

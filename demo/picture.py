@@ -1,6 +1,6 @@
-"""Draws what a terminal showed: `python -m demo.picture TITLE <output.txt >picture.svg`.
+"""Draws terminal output: `python -m demo.picture TITLE <output.txt >picture.svg`.
 
-The pictures in the README are made with it; CONTRIBUTING.md has the commands.
+CONTRIBUTING.md has the command for the README's picture.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ _CELL_WIDTH, _LINE_HEIGHT, _MARGIN, _BAR_HEIGHT = 7.8, 18, 16, 34
 _FRAME = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" \
 aria-label={label}>
-<style>text {{ font: 13px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; \
-fill: #d8dee9; white-space: pre }} .title {{ fill: #8892a6 }}</style>
+<style>text {{ font: 13px monospace; fill: #d8dee9; white-space: pre }} \
+.title {{ fill: #8892a6 }}</style>
 <rect width="100%" height="100%" rx="8" fill="#20242f"/>
 <g fill="#4c566a"><circle cx="20" cy="18" r="5"/><circle cx="36" cy="18" r="5"/>\
 <circle cx="52" cy="18" r="5"/></g>
@@ -28,15 +28,15 @@ def terminal(title: str, text: str) -> str:
     """Draw a terminal.
 
     Args:
-        title: What stands above it.
-        text: What it shows.
+        title: Its title bar.
+        text: Its content.
 
     Returns:
         An SVG document.
     """
     rows = text.expandtabs().rstrip().split("\n")
     width = max(_cells(row) for row in (title, *rows)) * _CELL_WIDTH + 2 * _MARGIN
-    # Each row is told its width, so that columns stay steady in any font.
+    # A width for each row keeps columns aligned in any font.
     lines = "\n".join(
         f'<text x="{_MARGIN}" y="{_BAR_HEIGHT + (number + 1) * _LINE_HEIGHT}" '
         f'textLength="{_cells(row) * _CELL_WIDTH:.1f}" xml:space="preserve">{escape(row)}</text>'

@@ -1,6 +1,6 @@
-"""Prints what two runs of the tap left in a DuckDB file: `demo.sh` ends with it.
+"""Prints what two runs of the tap loaded into a DuckDB file, at the end of `demo.sh`.
 
-Runs in the target's environment: needs `duckdb`, and nothing of the tap.
+Runs in the target's virtualenv: needs `duckdb`, not the tap.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ def main() -> None:
     connection.execute(_PREPARE.format(database=database, first_run=first_run, zone=zone))
 
     [(rows, ids)] = connection.execute(_ROWS).fetchall()
-    _say(f"Rows           {rows:,}, with {ids:,} different ids")
+    _print(f"Rows           {rows:,}, with {ids:,} distinct ids")
     for title, query in (("First contact", _FIRST), ("Last contact", _LAST)):
         [(contact_id, name, since, until)] = connection.execute(query).fetchall()
-        _say(f"{title:<14} {contact_id}, {name}; created between {since} and {until}")
+        _print(f"{title:<14} {contact_id}, {name}; created from {since} to {until}")
     [(new, again)] = connection.execute(_SECOND_RUN).fetchall()
-    _say(f"Second run     {new:,} new contacts; {again:,} came again, because of the lookback")
-    _say(f"Bookmark       {bookmark}, in Meltano's state")
-    _say("")
+    _print(f"Second run     {new:,} new contacts; {again:,} updated, because of the lookback")
+    _print(f"Bookmark       {bookmark}, in Meltano's state")
+    _print("")
 
-    _say("Contacts by the window in which they were created (an export tells no more than that)")
+    _print("created_from  created_until  contacts")
     windows = connection.execute(_WINDOWS).fetchall()
     most = max(contacts for *_, contacts in windows)
     for since, until, contacts in windows:
         bar = "█" * round(_BAR_WIDTH * contacts / most)
-        _say(f"{since[:10]} to {until[:10]} {contacts:>6,} {bar}")
+        _print(f"{since[:10]:<12}  {until[:10]:<13}  {contacts:>8,} {bar}")
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"   {line}".rstrip() + "\n")
 
 

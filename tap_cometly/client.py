@@ -1,62 +1,54 @@
-"""The two API calls: create a contact export, and ask how it is doing.
+"""The two API calls: create a contact export, and poll it.
 
-Knows HTTP, headers, tries and errors with Cometly's own words; knows nothing of windows or Singer.
 Sources: Cometly's pages "Create Contact Export", "Get Contact Export" and "Rate Limiting".
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import requests
-
 from tap_cometly.errors import CometlyError
 from tap_cometly.redaction import REDACTOR
-from tap_cometly.times import read_instant
+from tap_cometly.times import MINUTE_SECONDS, read_instant
 from tap_cometly.transport import (
-    CONNECT_TIMEOUT_SECONDS,
+    PATIENCE_SECONDS,
     READ_TIMEOUT_SECONDS,
-    DirectSession,
-    backoff_delays,
-    describe_failure,
+    Backoff,
+    HttpSession,
+    RequestFailed,
+    bearer_auth,
+    failure_of,
     is_safe_url,
+    is_temporary,
+    read_body,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from tap_cometly.settings import Settings
     from tap_cometly.times import Clock
 
-CALL_TRIES = 8
-CALL_SECONDS = 300
-"""Time for one API call, waits for rate limits aside."""
-RATE_LIMIT_PAUSE_SECONDS = 60
+FIRST_PATIENCE_SECONDS = MINUTE_SECONDS
+"""How long a request is retried while no response at all has come in this run."""
+MAX_UNREADABLE_CREATES = 3
+"""Each of them may have created an export."""
+_MAX_RESPONSE_BYTES = 1024 * 1024
+_MAX_MESSAGE_LENGTH = 500
+_RATE_LIMIT_SECONDS = 60
 """Wait after a 429 without a usable `Retry-After`: Cometly counts by the minute."""
-SHORTEST_RATE_LIMIT_PAUSE_SECONDS = 1
-_LONGEST_MESSAGE = 500
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ExportStatus:
-    """What Cometly says of an export, when it is created and at every poll.
-
-    Attributes:
-        export_id: The export.
-        status: `queued`, `processing`, `completed`, `failed`, or one not documented.
-        download_url: Presigned URL of a completed export's file, if there is one yet.
-        message: What Cometly says about it.
-        created_at: When Cometly created it, UTC; None if not given.
-        completed_at: When Cometly completed it, UTC; None if not given.
-    """
+    """An export, as Cometly describes it; its status in lower case, its times in UTC."""
 
     export_id: int
     status: str
@@ -66,54 +58,34 @@ class ExportStatus:
     completed_at: datetime | None = None
 
 
-class RateLimited(Exception):  # noqa: N818 - no error: a request to wait
-    """Cometly asks to wait."""
+class RateLimited(Exception):  # noqa: N818 - not an error, a request to wait
+    """Cometly asks to wait for some seconds."""
 
-    def __init__(self, seconds: float) -> None:
-        """Say how long.
-
-        Args:
-            seconds: How long to wait.
-        """
-        super().__init__(seconds)
-        self.seconds = seconds
+    def __init__(self, seconds: float | None) -> None:
+        """Say how long; None if Cometly does not."""
+        self.seconds = _RATE_LIMIT_SECONDS if seconds is None else max(seconds, 1)
+        super().__init__(self.seconds)
 
 
-class ExportVanished(Exception):  # noqa: N818 - a state of an export, not an error of a call
-    """Cometly knows no such export (any more); its text is what Cometly says, if anything."""
+class ExportVanished(Exception):  # noqa: N818 - a state of an export
+    """There is no such export; the text is Cometly's message, or empty."""
 
 
 class CreateRefused(CometlyError):  # noqa: N818 - as urllib3 and requests name theirs
-    """Cometly refused to create an export for now or for this window: 409, 422 or 423.
-
-    Attributes:
-        status: The HTTP status.
-    """
+    """Cometly refused to create an export, now or for this window: 409, 422 or 423."""
 
     def __init__(self, message: str, status: int) -> None:
-        """Keep the status of the refusal."""
+        """Keep the HTTP status."""
         super().__init__(message)
         self.status = status
 
 
-class _Unavailable(Exception):  # noqa: N818 - ends in a CometlyError if it lasts
-    """No answer, or none as documented; another try may help."""
-
-
-def bearer_auth(
-    api_key: str,
-) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """An auth for a session that sends the API key as `Authorization: Bearer …`."""
-
-    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {api_key}"
-        return request
-
-    return authorize
+class _Unreadable(RequestFailed):
+    """A successful response that is not what Cometly documents."""
 
 
 class CometlyClient:
-    """Talks to the API of one Space."""
+    """Calls the API of one Space."""
 
     def __init__(
         self,
@@ -121,201 +93,166 @@ class CometlyClient:
         clock: Clock,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            settings: Where the API is, the key, and what contacts shall carry.
-            clock: For pauses between tries.
-            read_timeout_seconds: Silence that long counts as a broken connection.
-        """
-        self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
+        """Connect to nothing yet."""
         self._exports_url = f"{settings.api_url}/contacts/exports"
         self._clock = clock
+        self._read_timeout = read_timeout_seconds
         self._options: dict[str, int] = {}
         if settings.include_comet_tokens:
             self._options["include_comet_tokens"] = 1
         if settings.include_all_emails:
             self._options["include_all_emails"] = 1
-        self._session = DirectSession(bearer_auth(settings.api_key))
-        self._session.headers.update(
-            {
-                "Accept": "application/json",
-                "Content-Type": "application/json",
-                "User-Agent": settings.user_agent,
-            }
-        )
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": settings.user_agent,
+        }
+        self._session = HttpSession("the setting 'api_url'", headers, bearer_auth(settings.api_key))
+        self._has_responded = False
 
     def create_export(self, start_date: str, end_date: str) -> int:
-        """Have Cometly export the contacts created between two times.
+        """Request an export of the contacts created between two times; its id.
 
         Args:
             start_date: Wall-clock time in the Space's zone, `YYYY-MM-DD HH:MM:SS`.
             end_date: Likewise.
 
-        Returns:
-            The export's id.
-
         Raises:
             RateLimited: Cometly asks to wait first.
-            CometlyError: It refused, or did not answer as it promises.
+            CometlyError: The export could not be created.
         """
         body = {"start_date": start_date, "end_date": end_date, **self._options}
-        return self._call("create an export", None, body).export_id
+        return self._call("create the export", None, body).export_id
 
     def get_export(self, export_id: int) -> ExportStatus:
-        """Ask how an export is doing; a completed one has a fresh download URL each time.
-
-        Args:
-            export_id: The export.
-
-        Returns:
-            What Cometly says.
+        """Poll an export; a completed one has a fresh download URL each time.
 
         Raises:
             RateLimited: Cometly asks to wait first.
             ExportVanished: There is no such export in this Space.
-            CometlyError: It refused, or did not answer as it promises.
+            CometlyError: The export could not be polled.
         """
-        return self._call("say how the export is doing", export_id, None)
+        return self._call("poll the export", export_id, None)
 
     def _call(
-        self, doing: str, export_id: int | None, body: Mapping[str, Any] | None
+        self, action: str, export_id: int | None, body: Mapping[str, Any] | None
     ) -> ExportStatus:
-        """Make a call, again and again while another try may help."""
-        started = self._clock.monotonic()
-        for tries, pause in enumerate(backoff_delays(), 1):
+        """Attempt a request until it succeeds, is refused or patience runs out."""
+        backoff = Backoff(self._clock)
+        unreadable_creates = 0
+        while True:
             try:
-                return self._send(doing, export_id, body)
-            except _Unavailable as fault:
-                elapsed = self._clock.monotonic() - started
-                if tries == CALL_TRIES or elapsed + pause > CALL_SECONDS:
-                    message = (
-                        f"Cometly could not {doing}: {fault}, at the last of {tries} tries; "
-                        "check the network, the setting 'api_url' if it is set, and Cometly's "
-                        "status, then run the tap again."
-                    )
-                    raise CometlyError(message) from None
-                logger.info("Cometly could not %s: %s; next try in %.1f s", doing, fault, pause)
-            self._clock.sleep(pause)
-        raise AssertionError  # there is always another pause
+                return self._attempt(action, export_id, body)
+            except RequestFailed as error:
+                failure = error
+            unreadable_creates += export_id is None and isinstance(failure, _Unreadable)
+            patience = PATIENCE_SECONDS if self._has_responded else FIRST_PATIENCE_SECONDS
+            delay = backoff.next_delay(failure, patience)
+            if delay is None or unreadable_creates == MAX_UNREADABLE_CREATES:
+                message = f"could not {action}: {backoff.explain(failure, _CHECK)}"
+                raise CometlyError(message)
+            logger.info("Could not %s: %s; retrying in %.1f s", action, failure, delay)
+            self._clock.sleep(delay)
 
-    def _send(
-        self, doing: str, export_id: int | None, body: Mapping[str, Any] | None
+    def _attempt(
+        self, action: str, export_id: int | None, body: Mapping[str, Any] | None
     ) -> ExportStatus:
-        """Send one request: about an export, or to create one."""
+        is_create = export_id is None
         method, url = "POST", self._exports_url
-        if export_id is not None:
+        if not is_create:
             method, url = "GET", f"{url}/{export_id}"
-        try:
-            response = self._session.request(
-                method, url, json=body, timeout=self._timeout, allow_redirects=False
-            )
-        except requests.RequestException as error:
-            raise _Unavailable(describe_failure(error)) from None
-        status = response.status_code
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            raise RateLimited(self._retry_after(response))
-        if status == HTTPStatus.NOT_FOUND and export_id is not None:
-            raise ExportVanished(_message(_json_object(response)) or "")
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            fault = f"it answered {status}"
-            raise _Unavailable(fault)
-        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise _refusal(doing, response)
-        return _export_status(response, export_id)
-
-    def _retry_after(self, response: requests.Response) -> float:
-        """Seconds to wait, from a header that holds seconds or an HTTP date."""
-        value = response.headers.get("Retry-After", "").strip()
-        try:
-            seconds = float(value)
-        except ValueError:
-            moment = _http_date(value)
-            seconds = math.nan if moment is None else moment - self._clock.now()
-        if not math.isfinite(seconds):
-            return RATE_LIMIT_PAUSE_SECONDS
-        return max(seconds, SHORTEST_RATE_LIMIT_PAUSE_SECONDS)
+        with self._session.open(method, url, self._read_timeout, json=body) as response:
+            self._has_responded = True
+            status = response.status_code
+            if is_temporary(status):
+                failure = failure_of(response, "the API", self._clock)
+                if status != HTTPStatus.TOO_MANY_REQUESTS or failure.is_permanent:
+                    raise failure
+                raise RateLimited(failure.retry_after)
+            answer = _parse(read_body(response, _MAX_RESPONSE_BYTES, self._clock))
+        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            return _export_status(answer or {}, export_id)
+        if status == HTTPStatus.NOT_FOUND and not is_create:
+            raise ExportVanished(_message(answer or {}) or "")
+        raise _refusal(action, status, answer, is_create=is_create)
 
 
-def _http_date(text: str) -> float | None:
-    """The Unix time of an HTTP date; None if it is none."""
+def _parse(body: bytes) -> dict[str, Any] | None:
+    """A JSON object, empty for other JSON; None if a body is not JSON."""
     try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    # HTTP's dates are UTC, whatever this machine's zone: a zone that is missing or `-0000` too.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _export_status(response: requests.Response, export_id: int | None) -> ExportStatus:
-    """Read an answer that is shaped as documented, and about the export asked for, if one was."""
-    answer = _json_object(response)
-    told_id, status = answer.get("export_id"), answer.get("status")
-    url = (answer.get("download_url") or "") if status == "completed" else ""
-    if type(told_id) is not int or not isinstance(status, str) or not isinstance(url, str):
-        fault = "its answer was not shaped as its documentation says"
-        raise _Unavailable(fault)
-    if export_id not in (None, told_id):
-        fault = f"its answer was about export {told_id}, not {export_id}"
-        raise _Unavailable(fault)
-    if url:
-        _check_download_url(url)
-    return ExportStatus(
-        told_id,
-        status,
-        url or None,
-        _message(answer),
-        _instant(answer.get("created_at")),
-        _instant(answer.get("completed_at")),
-    )
-
-
-def _instant(value: object) -> datetime | None:
-    return read_instant(value, UTC) if isinstance(value, str) else None
-
-
-def _json_object(response: requests.Response) -> dict[str, Any]:
-    """What an answer holds, or nothing if it is no JSON object."""
-    try:
-        answer = response.json()
+        answer = json.loads(body)
     except (ValueError, RecursionError):
-        return {}
+        return None
     return answer if isinstance(answer, dict) else {}
 
 
-def _check_download_url(url: str) -> None:
+def _export_status(answer: Mapping[str, Any], export_id: int | None) -> ExportStatus:
+    """Read a successful response, which has to be about the export that was polled."""
+    answered_id, status = answer.get("export_id"), answer.get("status")
+    is_completed = isinstance(status, str) and status.lower() == "completed"
+    url = (answer.get("download_url") or "") if is_completed else ""
+    if type(answered_id) is not int or not isinstance(status, str) or not isinstance(url, str):
+        reason = "the response was not an export as Cometly documents it"
+        raise _Unreadable(reason)
+    if export_id not in (None, answered_id):
+        reason = f"the response was about export {answered_id}, not {export_id}"
+        raise _Unreadable(reason)
     REDACTOR.hide_url(url)
-    if not is_safe_url(url):
+    if url and not is_safe_url(url):
         message = (
-            "Cometly's download_url is neither https nor on this machine, and the tap does not "
-            "read contacts over an open line; ask Cometly's support about it."
+            "Cometly's download_url is neither https nor http to localhost, so others could read "
+            "the contacts; ask Cometly's support about it"
         )
         raise CometlyError(message)
+    created_at, completed_at = (
+        read_instant(value, UTC) if isinstance(value, str) else None
+        for value in (answer.get("created_at"), answer.get("completed_at"))
+    )
+    return ExportStatus(
+        answered_id, status.lower(), url or None, _message(answer), created_at, completed_at
+    )
 
 
-def _refusal(doing: str, response: requests.Response) -> CometlyError:
-    """The error for an answer that another try would not change."""
-    status = response.status_code
+def _refusal(
+    action: str, status: int, answer: Mapping[str, Any] | None, *, is_create: bool
+) -> CometlyError:
+    """The error for a response that another attempt would not change."""
+    failed = f"could not {action}: the API responded {status}"
     if status < HTTPStatus.BAD_REQUEST:
         return CometlyError(
-            f"Cometly refused to {doing}: it answered {status}, a redirect that the tap does not "
-            "follow; check the setting 'api_url'."
+            f"{failed}, a redirect, which the tap does not follow; check the setting 'api_url'"
         )
-    message = _message(_json_object(response))
+    if answer is None:
+        return CometlyError(
+            f"could not {action}: a response {status} did not come from Cometly's API, as it is "
+            "not JSON, but probably from a firewall or proxy; check the network and the setting "
+            "'api_url'"
+        )
+    message = _message(answer)
     said = f' and says "{message}"' if message else ""
-    sentence = (
-        f"Cometly refused to {doing}: it answered {status}{said}; {_ADVICE.get(status, _REPORT)}."
-    )
-    if status in _REFUSED_CREATE and response.request.method == "POST":
+    sentence = f"{failed}{said}; {_ADVICE.get(status, _REPORT)}"
+    if is_create and status in _REFUSED_CREATE:
         return CreateRefused(sentence, status)
     return CometlyError(sentence)
 
 
-_REFUSED_CREATE = (
-    HTTPStatus.CONFLICT,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.LOCKED,
-)
+def _message(answer: Mapping[str, Any]) -> str | None:
+    """Cometly's message and what `errors` adds to it, on one line, without secrets."""
+    errors = answer.get("errors")
+    groups = errors.values() if isinstance(errors, dict) else [errors]
+    details = [text for group in groups for text in (group if isinstance(group, list) else [group])]
+    message = ""
+    for text in (answer.get("message"), *details):
+        if isinstance(text, str) and text not in message:
+            message = f"{message} {text}"
+    words = " ".join(REDACTOR.clean(message).split())
+    if len(words) > _MAX_MESSAGE_LENGTH:
+        words = f"{words[:_MAX_MESSAGE_LENGTH]}…"
+    return words or None
+
+
+_CHECK = "the network, the setting 'api_url' if it is set and Cometly's status"
+_REFUSED_CREATE = (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.LOCKED)
 _REPORT = "if the message does not help, show it to Cometly's support"
 _ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "check the setting 'api_key'",
@@ -324,12 +261,3 @@ _ADVICE: dict[int, str] = {
     ),
     HTTPStatus.NOT_FOUND: "check the setting 'api_url'",
 }
-
-
-def _message(answer: Mapping[str, Any]) -> str | None:
-    """Cometly's own words in an answer: on one line, without secrets."""
-    message = answer.get("message")
-    if not isinstance(message, str) or not message.strip():
-        return None
-    words = " ".join(REDACTOR.clean(message).split())
-    return words if len(words) <= _LONGEST_MESSAGE else f"{words[:_LONGEST_MESSAGE]}…"

@@ -1,19 +1,19 @@
 """Lines of a file as checked contacts, and contacts as the bytes of RECORD messages.
 
-Pure: no HTTP, no time, no Singer SDK. Contacts travel in blocks: a block is decoded into typed
-structs and encoded again in a few calls, whatever the number of lines. A block that does not fit
-the types is done again line by line, tolerant where the tap's contract is, exact in its errors.
+A block of lines is decoded and encoded in a few calls. One that does not fit is read line by line:
+slower, but tolerant where the tap's contract is, and exact in its errors.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
-from tap_cometly.errors import LineError
+from tap_cometly.errors import LineError, TapError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -21,197 +21,145 @@ if TYPE_CHECKING:
     from tap_cometly.files import Block
 
 WINDOW_FIELDS = ("created_from", "created_until")
-"""Fields that are not in the file: the bounds of the export's window."""
+"""Fields that are not read from the file: the bounds of the export's window."""
 
-_MOST_UNKNOWN_FIELDS = 100
-"""Told of and remembered; more are no fields but data in the wrong place."""
+_MAX_WARNINGS = 100  # more unknown fields than that are data in the place of field names
 
+_UNKNOWN_FIELD = (
+    "Contacts have a field %r that the stream does not have; it is dropped. To keep it, add it to "
+    "the stream's schema in the catalog (Meltano: the extractor's \"schema\" extra)."
+)
+_WINDOW_FIELD = "Contacts have a field %r; it is dropped: the stream's is the export window's."
+_LONE_SURROGATE = (
+    "Contacts have text with half a surrogate pair (such as half an emoji); each half is replaced "
+    "with U+FFFD."
+)
+
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Text = str | None
 _Texts = list[str | None] | None
-
-_NO_STRUCT_FIELD = re.compile(r'["\\\x00-\x1f]')
-"""Characters that msgspec does not take in a struct's JSON names."""
 
 _T = TypeVar("_T")
 
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
-_INTEGER = msgspec.json.Decoder(int)
+_INTEGER: msgspec.json.Decoder[int] = msgspec.json.Decoder(_Integer)
+_ANY = msgspec.json.Decoder()
+
+_LINE_BREAKS = (b'}\n{"id":', b"}\n{", b"}\r\n{")  # a longer one is found faster
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|.)"
+)
+_UNSUPPORTED_NAME = re.compile(r'["\\\x00-\x1f]')  # by msgspec
+
+logger = logging.getLogger("tap-cometly")
 
 
 class ContactReader:
-    """Decodes and checks contacts.
-
-    The struct of a contact has the fields of the stream's schema in its order, but for those of
-    the window. Fields that are not selected are checked like the others and then left out.
-    """
+    """Decodes and checks the contacts of a sync; warns once of whatever it drops or replaces."""
 
     def __init__(
         self,
         schema: Mapping[str, Any],
         *,
         selected: Callable[[str], bool] = lambda _: True,
-        on_unknown_field: Callable[[str], None] = lambda _: None,
+        added: Collection[str] = (),
     ) -> None:
-        """Build the struct of a contact.
+        """Build the decoder.
 
-        Args:
-            schema: The stream's JSON Schema.
-            selected: Tells of a field whether it is wanted.
-            on_unknown_field: Is told, once each, the names of fields that the schema lacks.
+        The schema includes the properties that a catalog adds, in `added`: these may hold any JSON
+        value. Fields that are not selected are checked too, but left out.
         """
         self._types = {
-            name: _type_of(definition)
+            name: Any if name in added else _type_of(definition)
             for name, definition in schema["properties"].items()
             if name not in WINDOW_FIELDS
         }
-        self._deselected = [name for name in self._types if not selected(name)]
-        self._unknown: list[str] = []
-        self._on_unknown_field = on_unknown_field
-        self._build_struct()
-
-    def _build_struct(self) -> None:
-        """Make a decoder that knows the schema's fields and the unknown ones met so far."""
-        fields: list[Any] = []
-        for name, type_ in self._types.items():
-            kind = type_ | UnsetType if name in self._deselected else type_
-            fields.append((name, kind) if type_ is int else (name, kind, None))
-        # Numbered and renamed: a JSON name need not be a Python one. What cannot even be a
-        # struct's JSON name stays unknown, and its lines stay slow.
-        unknown = {
-            f"unknown_{index}": name
-            for index, name in enumerate(self._unknown)
-            if not _NO_STRUCT_FIELD.search(name)
-        }
-        fields += [(attribute, Any, UNSET) for attribute in unknown]
-        self._struct = msgspec.defstruct(
-            "Contact", fields, rename=unknown, forbid_unknown_fields=True, kw_only=True, gc=False
-        )
-        self._left_out = [*self._deselected, *unknown]
+        # Numbered, as a property's name need not be a Python identifier.
+        names = {f"field_{index}": name for index, name in enumerate(self._types)}
+        self._deselected = [field for field, name in names.items() if not selected(name)]
+        self._struct = _contact_struct(self._types, names)
         self._decoder: msgspec.json.Decoder[Struct] = msgspec.json.Decoder(self._struct)
+        self._warned: set[tuple[str, ...]] = set()
 
     def read(self, block: Block) -> list[Struct]:
-        """Decode and check the contacts of a block.
-
-        Args:
-            block: Lines of an export's file.
-
-        Returns:
-            The contacts, in the block's order.
-
-        Raises:
-            LineError: A line is no contact; names its number, never its content.
-        """
+        """Decode and check contacts; errors name a line by its number, and never quote it."""
+        self._warn_of_unknown_fields(block.lines[: block.lines.find(b"\n")])
         contacts = _attempt(self._decoder.decode_lines, block.lines)
-        if contacts is None or not len(contacts) == block.line_count == _objects_apart(block.lines):
-            return self._read_line_by_line(block)
-        self._leave_out(contacts)
-        return contacts
-
-    def _read_line_by_line(self, block: Block) -> list[Struct]:
-        known = len(self._unknown)
-        contacts = [
-            self._read_line(line, number)
-            for number, line in enumerate(block.lines.split(b"\n"), block.first_line)
-            if line.strip(b" \t\r")
-        ]
-        self._leave_out(contacts)
-        if len(self._unknown) > known:  # so that the next blocks fit again
-            self._build_struct()
+        if contacts is None or not _is_one_per_line(contacts, block):
+            contacts = [
+                self._read_line(line, number)
+                for number, line in enumerate(block.lines.split(b"\n"), block.first_line)
+                if line.strip(b" \t\r")
+            ]
+        for field in self._deselected:
+            for contact in contacts:
+                setattr(contact, field, UNSET)
         return contacts
 
     def _read_line(self, line: bytes, number: int) -> Struct:
-        contact = _attempt(self._decoder.decode, line)
-        if contact is not None:
+        is_utf8 = _is_utf8(line)
+        if is_utf8 and (contact := _attempt(self._decoder.decode, line)) is not None:
             return contact
-        fields = _attempt(_RAW_OBJECT.decode, line)
-        if fields is None or _attempt(bytes.decode, line) is None:
-            raise _not_a_contact(number, "is no JSON object in UTF-8")
-        values = {}
-        for name, raw in fields.items():
-            if name in self._types:
-                values[name] = self._value(name, bytes(raw), number)
-            else:
-                self._meet_unknown(name)
+        fields = self._raw_fields(line)
+        if fields is None or not is_utf8:
+            raise _line_error(number, "is not a JSON object in UTF-8")
+        values = {
+            name: _value(bytes(raw), self._types[name], name, number)
+            for name, raw in fields.items()
+            if name in self._types
+        }
         if "id" not in values:
-            raise _not_a_contact(number, "has no integer 'id'")
-        return self._struct(**values)
+            raise _line_error(number, "has no integer 'id'")
+        return msgspec.convert(values, self._struct)
 
-    def _value(self, name: str, raw: bytes, number: int) -> object:
-        type_ = self._types[name]
-        if type_ is int:
-            integer = _attempt(_INTEGER.decode, raw)
-            if integer is None:
-                raise _not_a_contact(number, f"has no integer '{name}'")
-            return integer
-        if type_ is _Text or raw == b"null":
-            return _text(raw, name, number)
-        items = _attempt(_RAW_ARRAY.decode, raw)
-        if items is None:
-            raise _not_a_contact(number, f"has no array in '{name}'")
-        return [_text(bytes(item), name, number) for item in items]
+    def _raw_fields(self, line: bytes) -> dict[str, msgspec.Raw] | None:
+        """The raw fields of a JSON object, or None; msgspec rejects half a surrogate pair."""
+        fields = _attempt(_RAW_OBJECT.decode, line)
+        if fields is None:
+            fields = _attempt(_RAW_OBJECT.decode, _replace_lone_surrogates(line))
+            if fields is not None:
+                self._warn_once(_LONE_SURROGATE)
+        return fields
 
-    def _meet_unknown(self, name: str) -> None:
-        if name not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_FIELDS:
-            self._unknown.append(name)
-            self._on_unknown_field(name)
+    def _warn_of_unknown_fields(self, line: bytes) -> None:
+        for name in self._raw_fields(line) or ():
+            if name in WINDOW_FIELDS:
+                self._warn_once(_WINDOW_FIELD, name)
+            elif name not in self._types and len(self._warned) < _MAX_WARNINGS:
+                self._warn_once(_UNKNOWN_FIELD, name)
 
-    def _leave_out(self, contacts: list[Struct]) -> None:
-        for name in self._left_out:
-            for contact in contacts:
-                setattr(contact, name, UNSET)
+    def _warn_once(self, message: str, *args: str) -> None:
+        if (message, *args) not in self._warned:
+            self._warned.add((message, *args))
+            logger.warning(message, *args)
 
 
 def to_record(contact: Struct, window_fields: Mapping[str, str]) -> dict[str, Any]:
-    """A contact as a Singer record.
-
-    Args:
-        contact: A contact, as `ContactReader` gives it.
-        window_fields: What goes into `created_from` and `created_until`.
-
-    Returns:
-        The record: the selected fields in the schema's order, then the window's.
-    """
-    fields = {
-        name: value
-        for name in contact.__struct_fields__
-        if (value := getattr(contact, name)) is not UNSET
-    }
-    return {**fields, **window_fields}
+    """Make a Singer record of a contact: its selected fields, then the window's."""
+    return {**msgspec.to_builtins(contact), **window_fields}
 
 
 class RecordLines:
     r"""Encodes the contacts of one window as RECORD messages.
 
-    All messages of a window begin and end alike, so a block of contacts is encoded as one JSON
-    line each, cut at every `}\n`, and joined by the constant end of a message, a line break and the
-    constant begin of the next. This is unambiguous: the encoder escapes line breaks in strings
-    and puts none between tokens.
+    All messages of a window begin and end alike, so contacts are encoded as one JSON line each,
+    split at every `}\n`, and joined by the constant end of a message and beginning of the next.
+    This is unambiguous: the encoder escapes line breaks in strings and puts none between tokens.
     """
 
     def __init__(self, stream: str, window_fields: Mapping[str, str]) -> None:
-        """Prepare the constant parts.
-
-        Args:
-            stream: The stream's name.
-            window_fields: What goes into `created_from` and `created_until`; may be empty.
-        """
+        """Encode the constant parts; there may be no window fields."""
         self._encoder = msgspec.json.Encoder()
         self._head = b'{"type":"RECORD","stream":%b,"record":' % self._encoder.encode(stream)
         constants = self._encoder.encode(window_fields)
         self._tail = b"," + constants[1:] if window_fields else b"}"
 
     def encode(self, contacts: Collection[Struct], time_extracted: str) -> bytes:
-        r"""Encode contacts.
-
-        Args:
-            contacts: Contacts, as `ContactReader` gives them; each with at least one field.
-            time_extracted: When they were read, RFC 3339.
-
-        Returns:
-            Whole lines, each ended by `\n`.
-        """
+        """Encode contacts, each with at least one field, as whole lines."""
         if not contacts:
             return b""
         end = b'%b,"time_extracted":"%b"}\n' % (self._tail, time_extracted.encode())
@@ -222,44 +170,78 @@ class RecordLines:
         return (end + self._head).join(records)
 
     def encode_records(self, contacts: Collection[Struct]) -> bytes:
-        r"""Encode contacts as bare records, for batch files.
-
-        Args:
-            contacts: As for `encode`.
-
-        Returns:
-            Whole lines, each ended by `\n`.
-        """
+        """Encode contacts as bare records, for batch files."""
         return self._encoder.encode_lines(contacts).replace(b"}\n", self._tail + b"\n")
 
 
 def _type_of(definition: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a type, as msgspec takes it
-    """The Python type of a field, from its JSON Schema."""
-    kinds = definition["type"]
-    if "integer" in kinds:
-        return int
-    return _Texts if "array" in kinds else _Text
+    if "integer" in definition["type"]:
+        return _Integer
+    return _Texts if "array" in definition["type"] else _Text
+
+
+def _contact_struct(types: Mapping[str, Any], names: Mapping[str, str]) -> type[Struct]:
+    """Define a struct; `names` maps its attributes to the fields in the file."""
+    for name in filter(_UNSUPPORTED_NAME.search, types):
+        message = f"The catalog's property {name!r} has an unsupported character; remove it."
+        raise TapError(message)
+    fields: list[Any] = [
+        (field, types[name]) if types[name] is _Integer else (field, types[name], None)
+        for field, name in names.items()
+    ]
+    return msgspec.defstruct("Contact", fields, rename=names, kw_only=True, gc=False)
 
 
 def _attempt(decode: Callable[[bytes], _T], data: bytes) -> _T | None:
-    """What a decoder makes of some bytes, or None.
-
-    The exception, which may quote them, ends here and is not even the context of a later one.
-    """
+    """Decode, or return None: no later error has the exception, which may quote the data."""
     try:
         return decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 
-def _objects_apart(lines: bytes) -> int:
-    r"""How many lines there are, if each begins and ends with an object; fewer if not.
+def _is_utf8(data: bytes) -> bool:
+    return data.isascii() or _attempt(bytes.decode, data) is not None
 
-    `decode_lines` also takes two objects in a line, and one that spans two. But JSON allows
-    `}\n{` only between two objects of the outermost level; so if all line breaks look like
-    that, and there are as many objects as lines, every line is one object.
+
+def _is_one_per_line(contacts: Collection[Struct], block: Block) -> bool:
+    r"""Whether each line of a decoded block is one JSON object in UTF-8.
+
+    `decode_lines` also accepts two objects in a line, and one that spans two. But JSON allows
+    `}\n{` only between two outermost objects: if all line breaks look like that, and there are as
+    many objects as lines, each line is one. And msgspec does not check the UTF-8 of what it skips.
     """
-    return (lines.count(b"}\n{") or lines.count(b"}\r\n{")) + 1
+    return (
+        len(contacts) == block.line_count
+        and any(block.lines.count(end) + 1 == block.line_count for end in _LINE_BREAKS)
+        and _is_utf8(block.lines)
+    )
+
+
+def _replace_lone_surrogates(text: bytes) -> bytes:
+    r"""Replace each `\ud800` to `\udfff` that is not part of a pair with `\ufffd`."""
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match["half"] else match[0], text)
+
+
+def _value(raw: bytes, type_: object, name: str, number: int) -> object:
+    """Decode a field's value for what the fast decoder does not accept."""
+    if type_ is _Integer:
+        if (integer := _attempt(_INTEGER.decode, raw)) is None:
+            is_long = raw.removeprefix(b"-").isdigit()
+            why = f"has an '{name}' beyond 64 bits" if is_long else f"has no integer '{name}'"
+            raise _line_error(number, why)
+        return integer
+    if raw == b"null":
+        return None
+    if type_ is Any:
+        if (value := _attempt(_ANY.decode, raw)) is None:
+            raise _line_error(number, f"has a number in '{name}' that is out of range")
+        return value
+    if type_ is _Text:
+        return _text(raw, name, number)
+    if (items := _attempt(_RAW_ARRAY.decode, raw)) is None:
+        raise _line_error(number, f"has no array in '{name}'")
+    return [_text(bytes(item), name, number) for item in items]
 
 
 def _text(raw: bytes, name: str, number: int) -> str | None:
@@ -267,12 +249,12 @@ def _text(raw: bytes, name: str, number: int) -> str | None:
     if raw == b"null":
         return None
     if raw.startswith((b"{", b"[")):
-        raise _not_a_contact(number, f"has an object or array in '{name}' where a string belongs")
+        raise _line_error(number, f"has an object or array in '{name}' where a string belongs")
     return _STRING.decode(raw) if raw.startswith(b'"') else raw.decode()
 
 
-def _not_a_contact(number: int, why: str) -> LineError:
+def _line_error(number: int, why: str) -> LineError:
     return LineError(
-        f"line {number} of its file {why}, so the file is not read as if it were whole; "
-        "ask Cometly's support about this export"
+        f"line {number} {why}; run the tap again, and if it fails again, contact Cometly's support "
+        "about this export"
     )

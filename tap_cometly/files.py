@@ -1,62 +1,59 @@
 """An export's file: a presigned URL as an unbroken, verified stream of whole lines.
 
-Three layers, each a file object or generator over the one below: bytes that go on where a
-connection broke, gzip that checks its trailer, blocks that end where a line ends. Memory stays
-bounded whatever the file's size. Knows nothing of JSON or Singer.
-
-The connection to the storage is a bare one: presigned URLs carry their own authorization, S3
-refuses a request that has another one too, and the API key is none of its business.
+Three layers, each a generator over the one below: the bytes as they are stored, resumed where a
+connection breaks; decompressed, if they are gzip; cut into blocks where a line ends. Memory stays
+bounded, however large the file is.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
+import contextlib
+import itertools
 import logging
 import re
 import zlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
-import requests
-import urllib3
-
-from tap_cometly.errors import FileError, LineError
+from tap_cometly.errors import FileError, LineError, UrlRefused
 from tap_cometly.transport import (
-    CONNECT_TIMEOUT_SECONDS,
+    INTERRUPTED,
+    PATIENCE_SECONDS,
+    READ_BYTES,
     READ_TIMEOUT_SECONDS,
-    DirectSession,
-    backoff_delays,
-    describe_failure,
+    Backoff,
+    ExactTarget,
+    HttpSession,
+    RequestFailed,
+    failure_of,
+    is_temporary,
     no_auth,
+    read_some,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import ModuleType
 
-    from typing_extensions import Buffer
+    import requests
 
     from tap_cometly.times import Clock
 
-try:
-    from isal import igzip, igzip_lib
-except ImportError:  # no wheel for this machine
-    FastGzipFile: type[gzip.GzipFile] = gzip.GzipFile
-    _DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
-else:
-    FastGzipFile = igzip.GzipFile
-    _DAMAGED = (gzip.BadGzipFile, zlib.error, igzip_lib.IsalError)  # type: ignore[assignment]
+fast_zlib: ModuleType = zlib
+with contextlib.suppress(ImportError):  # no wheel for this machine
+    from isal import isal_zlib as fast_zlib
 
-STORAGE_TRIES = 8
-"""Requests in a row that bring no new byte before the file is given up."""
-LONGEST_LINE_BYTES = 16 * 1024 * 1024
+MAX_REFUSALS = 3
+"""How many download URLs in a row may be refused."""
+_REFUSAL_SECONDS = 5
+"""Pause before another one: the file of an export just completed may not be there yet."""
+MAX_LINE_BYTES = 16 * 1024 * 1024
 """A contact has some hundred bytes; a longer line would fill the memory."""
 BLOCK_BYTES = 64 * 1024
 """Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
-_REQUESTED_BYTES = 64 * 1024
-"""Compressed bytes read from the connection at a time."""
+_ABOUT_THE_FILE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _GZIP_MAGIC = b"\x1f\x8b"
-_CONNECTION_BROKE = "the connection broke"
+_GZIP_FORMAT = 31  # for zlib: with gzip's header and trailer
 
 logger = logging.getLogger(__name__)
 
@@ -76,146 +73,162 @@ class Block(NamedTuple):
 
 
 class Storage:
-    """Opens export files."""
+    """Opens export files, on connections that never carry the API key."""
 
     def __init__(
         self,
         user_agent: str,
         clock: Clock,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
-        gzip_file: type[gzip.GzipFile] = FastGzipFile,
+        zlib_module: ModuleType = fast_zlib,
     ) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            user_agent: What the tap calls itself.
-            clock: For pauses between tries.
-            read_timeout_seconds: Silence that long counts as a broken connection.
-            gzip_file: Reads gzip.
-        """
-        self._timeout = (CONNECT_TIMEOUT_SECONDS, read_timeout_seconds)
+        """Connect to nothing yet."""
+        # Identity, as nothing on the way should compress what is already compressed.
+        self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._clock = clock
-        self._gzip_file = gzip_file
-        self._session = DirectSession(no_auth)
-        # Identity: nothing on the way shall compress what is compressed already.
-        self._session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
+        self._read_timeout = read_timeout_seconds
+        self._zlib = zlib_module
 
     def open(self, url: str, fresh_url: Callable[[], str]) -> ExportFile:
-        """Begin to read a file.
+        """Start to download a file.
 
         Args:
             url: Presigned URL.
-            fresh_url: Gives another URL of the same file when this one is refused.
-
-        Returns:
-            The file, its first bytes read.
+            fresh_url: Returns another URL of the same file when one is refused.
 
         Raises:
-            FileError: The file could not be fetched.
+            UrlRefused: The storage refused several URLs in a row.
+            FileError: The file could not be downloaded.
         """
-        return ExportFile(ResumingStream(self._get, url, fresh_url, self._clock), self._gzip_file)
+        return ExportFile(Download(self._get, url, fresh_url, self._clock), self._zlib)
 
     def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        return self._session.get(
-            url, headers=headers, stream=True, timeout=self._timeout, allow_redirects=False
-        )
+        # S3 refuses a presigned request that has an Authorization header as well.
+        session = HttpSession("Cometly's download_url", self._headers, no_auth)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, ExactTarget(url))
+        return session.open("GET", url, self._read_timeout, headers=headers)
 
 
 class ExportFile:
     """The lines of an export's file."""
 
-    def __init__(self, stream: ResumingStream, gzip_file: type[gzip.GzipFile]) -> None:
-        """Look at the first bytes of the file.
-
-        Args:
-            stream: The file's bytes as they are stored.
-            gzip_file: Reads gzip.
-
-        Raises:
-            FileError: The file could not be fetched.
-        """
-        self._stream = stream
-        buffered = io.BufferedReader(stream, _REQUESTED_BYTES)
-        magic = buffered.peek(len(_GZIP_MAGIC))
-        self._lines: io.BufferedIOBase = buffered
-        if not magic:
-            logger.warning("An export's file has no bytes at all: read as one without contacts")
-        elif _GZIP_MAGIC.startswith(magic[:2]):  # the first byte may come alone, or be all there is
-            self._lines = gzip_file(fileobj=buffered, mode="rb")
+    def __init__(self, download: Download, zlib_module: ModuleType) -> None:
+        """Read the first bytes: they tell whether it is gzip."""
+        self._download = download
+        self._zlib = zlib_module
+        stored = iter(download)
+        head = b""
+        while len(head) < len(_GZIP_MAGIC) and (chunk := next(stored, b"")):
+            head += chunk
+        if not head:
+            logger.warning("An export's file is empty (0 bytes); read as one without contacts")
+        self._is_gzip = bool(head) and _GZIP_MAGIC.startswith(head[:2])
+        self._stored = itertools.chain([head], stored)
 
     def close(self) -> None:
-        """Let go of the connection."""
-        self._stream.close()
+        """Close the connection."""
+        self._download.close()
 
     def blocks(self, size: int = BLOCK_BYTES) -> Iterator[Block]:
         r"""Read the file to its verified end.
 
         Args:
-            size: About how many bytes a block has.
+            size: The most bytes that are decompressed at a time.
 
         Yields:
             Blocks of whole lines. A last line without `\n` gets one.
 
         Raises:
-            FileError: The file ends early, changed, fails its checksum or could not be fetched.
+            FileError: The file ends early, changed, fails its checksum or could not be downloaded.
             LineError: A line is longer than any contact.
         """
-        next_line = 1
-        rest = bytearray()
-        while chunk := self._read(size):
-            end = chunk.find(b"\n")
-            if len(rest) + (len(chunk) if end < 0 else end) > LONGEST_LINE_BYTES:
-                message = (
-                    f"line {next_line} of its file is longer than {LONGEST_LINE_BYTES:,} bytes "
-                    "and so no contact; ask Cometly's support about this export"
-                )
-                raise LineError(message)
-            if end < 0:
-                rest += chunk
-                continue
-            end = chunk.rfind(b"\n") + 1
-            line_count = chunk.count(b"\n")
-            first_line, next_line = next_line, next_line + line_count
-            yield Block(_joined(rest, chunk[:end]), first_line, line_count)
-            rest += chunk[end:]
-        if rest:
-            yield Block(_joined(rest, b"\n"), next_line, 1)
+        if self._is_gzip:
+            return _blocks(_decompress(self._stored, size, self._zlib))
+        return _blocks(self._stored)
 
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._lines.read(size)
-        except EOFError:
+
+def _blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
+    next_line = 1
+    rest = bytearray()
+    for chunk in chunks:
+        end = chunk.find(b"\n")
+        if len(rest) + (len(chunk) if end < 0 else end) > MAX_LINE_BYTES:
             message = (
-                "its file ends early, in the midst of its gzip data; run the tap again, and "
-                "if it ends there again ask Cometly's support about this export"
+                f"line {next_line} of its file is longer than {MAX_LINE_BYTES:,} bytes, so it is "
+                "not a contact; ask Cometly's support about this export"
             )
-            raise FileError(message) from None
-        except _DAMAGED:
-            message = (
-                "its file is damaged: it is no valid gzip or fails its checksum; run the tap "
-                "again, and if it fails again ask Cometly's support about this export"
-            )
-            raise FileError(message) from None
+            raise LineError(message)
+        if end < 0:
+            rest += chunk
+            continue
+        end = chunk.rfind(b"\n") + 1
+        line_count = chunk.count(b"\n")
+        first_line, next_line = next_line, next_line + line_count
+        yield Block(_join(rest, chunk[:end]), first_line, line_count)
+        rest += chunk[end:]
+    if rest:
+        yield Block(_join(rest, b"\n"), next_line, 1)
 
 
-def _joined(rest: bytearray, end: bytes) -> bytes:
-    """What was kept back and what ends it; a long line is then kept once, not twice."""
+def _join(rest: bytearray, end: bytes) -> bytes:
+    """Join two parts and empty the first, so that a long line is in memory once, not twice."""
     lines = b"".join((rest, end))
     rest.clear()
     return lines
 
 
-class _Broken(Exception):  # noqa: N818 - ends in a FileError if it lasts
-    """The file did not go on; another request may help."""
+def _decompress(stored: Iterator[bytes], size: int, zlib_module: ModuleType) -> Iterator[bytes]:
+    """Decompress the members of a gzip file, and check that each is whole.
+
+    Yields:
+        Up to `size` bytes.
+    """
+    data = next(stored)
+    while data:
+        member = zlib_module.decompressobj(_GZIP_FORMAT)
+        while not member.eof:
+            try:
+                chunk = member.decompress(data, size)
+            except (zlib.error, zlib_module.error):
+                message = (
+                    "its file is damaged: invalid gzip data or a wrong checksum; rerun, and if it "
+                    "happens again ask Cometly's support about this export"
+                )
+                raise FileError(message) from None
+            data = member.unconsumed_tail
+            if chunk:
+                yield chunk
+            elif not (data or member.eof or (data := next(stored, b""))):
+                message = (
+                    "its file ends early: truncated gzip data; rerun, and if it happens again ask "
+                    "Cometly's support about this export"
+                )
+                raise FileError(message)
+        data = _next_member(member.unused_data, stored)
 
 
-class ResumingStream(io.RawIOBase):
+def _next_member(data: bytes, stored: Iterator[bytes]) -> bytes:
+    """The beginning of the next member; empty at the end of the file."""
+    # gzip allows zeros as padding.
+    while len(data := data.lstrip(b"\0")) < len(_GZIP_MAGIC) and (chunk := next(stored, b"")):
+        data += chunk
+    if not _GZIP_MAGIC.startswith(data[:2]):
+        message = (
+            "its file is damaged: extra data after the end of the gzip data; rerun, and if it "
+            "happens again ask Cometly's support about this export"
+        )
+        raise FileError(message)
+    return data
+
+
+class Download:
     """The bytes of a stored file, as if no connection ever broke.
 
     After a cut it asks for the rest: `Range`, with `If-Match` so that it is the rest of the same
     file. Without an ETag to match, gzip's own checksum tells whether it is; a plain file without
-    one, and any file of a server that knows no ranges, is read anew: the known part is skipped and
-    its checksum compared.
+    one, and any file of a server without ranges, is read from its start: the part that is known
+    is skipped and its checksum compared.
     """
 
     def __init__(
@@ -228,146 +241,135 @@ class ResumingStream(io.RawIOBase):
         """Connect to nothing yet.
 
         Args:
-            get: Sends a request for a URL, with headers, and no authorization of its own.
+            get: Requests a URL once, with headers.
             url: Presigned URL.
-            fresh_url: Gives another URL of the same file when this one is refused.
-            clock: For pauses between tries.
+            fresh_url: Returns another URL of the same file when one is refused.
+            clock: For pauses.
         """
-        super().__init__()
         self._get = get
         self._url = url
         self._fresh_url = fresh_url
         self._clock = clock
-        self._response: urllib3.BaseHTTPResponse | None = None
+        self._response: requests.Response | None = None
         self._position = 0
         self._checksum = 0
         self._length: int | None = None
         self._etag: str | None = None
         self._is_gzip = False
-        self._undeclared_end = 0
-        self._ended = False
-        self._url_refused = False
-        self._fruitless = 0
-        self._pauses = backoff_delays()
+        self._possible_end = 0
+        self._backoff: Backoff | None = None
 
-    def readable(self) -> bool:
-        """Whether bytes can be read: they can."""
-        return True
+    def __iter__(self) -> Iterator[bytes]:
+        """Read the file.
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._drop_response()
-        super().close()
-
-    def readinto(self, buffer: Buffer) -> int:
-        """Read the next bytes.
-
-        Args:
-            buffer: Where to put them.
-
-        Returns:
-            How many there were; 0 at the end of the file.
+        Yields:
+            The bytes, as they arrive.
 
         Raises:
-            FileError: The file changed, or no more of it could be had.
+            FileError: The file changed, or no more of it could be downloaded.
         """
-        view = memoryview(buffer)
-        while not self._ended:
+        while True:
             try:
-                chunk = self._read_some(min(len(view), _REQUESTED_BYTES))
-            except _Broken as fault:
-                why = str(fault)
+                chunk = self._read()
+            except RequestFailed as error:
+                failure = error
             else:
+                if not chunk:
+                    return
                 self._is_gzip |= not self._position and chunk.startswith(_GZIP_MAGIC)
-                self._ended = not chunk
-                self._fruitless = 0
                 self._position += len(chunk)
                 self._checksum = zlib.crc32(chunk, self._checksum)
-                view[: len(chunk)] = chunk
-                return len(chunk)
+                self._backoff = None
+                yield chunk
+                continue
             # Not in the `except` clause: what is raised from here on has no URL in its context.
-            self._drop_response()
-            self._pause_or_give_up(why)
-        return 0
+            self.close()
+            self._wait(failure)
 
-    def _read_some(self, most: int) -> bytes:
-        """Some of the bytes after those already read, or none at the end."""
-        if self._position == self._length:
-            return b""
+    def close(self) -> None:
+        """Close the connection."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _read(self) -> bytes:
+        """Some of the bytes after those already read; none at the end."""
         if self._response is None:
             self._response = self._request()
-            if self._ended or self._position == self._length:
-                return b""
-        chunk = _read_once(self._response, most)
+        if self._position == self._length:
+            return b""
+        chunk = read_some(self._response)
         if chunk:
             return chunk
         if self._length is not None:
-            raise _Broken(_CONNECTION_BROKE)
-        ended_here_before = self._undeclared_end == self._position > 0
-        if getattr(self._response, "chunked", False) or ended_here_before:
+            raise RequestFailed(INTERRUPTED)
+        is_second_end = self._possible_end == self._position
+        if self._position and (is_second_end or getattr(self._response.raw, "chunked", False)):
             return b""
-        # A connection that just ends looks the same at the end and at a cut: look again.
-        self._undeclared_end = self._position
-        message = "the connection ended, and nothing said that the file does too"
-        raise _Broken(message)
+        # A connection that just closes looks the same at the end and at a cut: look again.
+        self._possible_end = self._position
+        reason = "the connection closed, and the length of the file is unknown"
+        raise RequestFailed(reason)
 
-    def _request(self) -> urllib3.BaseHTTPResponse:
-        """Ask for the bytes after those already read."""
-        if self._url_refused:
-            self._url = self._fresh_url()
-            self._url_refused = False
+    def _request(self) -> requests.Response:
+        """Request the bytes after those already read; a refused URL is replaced."""
         headers = {}
         strong_etag = self._etag if self._etag and not self._etag.startswith("W/") else None
         if self._position and (strong_etag or self._is_gzip):
             headers["Range"] = f"bytes={self._position}-"
         if self._position and strong_etag:
             headers["If-Match"] = strong_etag
-        self._fruitless += 1
-        try:
+        response = self._get(self._url, headers)
+        for _ in range(1, MAX_REFUSALS):
+            if not _is_refusal(response.status_code):
+                break
+            response.close()
+            logger.info("Download URL refused (%d); requesting another", response.status_code)
+            self._clock.sleep(_REFUSAL_SECONDS)
+            self._url = self._fresh_url()
             response = self._get(self._url, headers)
-        except requests.RequestException as fault:
-            raise _Broken(describe_failure(fault)) from None
-        raw: urllib3.BaseHTTPResponse = response.raw
         try:
-            self._accept(response)
+            self._check(response)
         except BaseException:
-            raw.close()
+            response.close()
             raise
-        return raw
+        return response
 
-    def _accept(self, response: requests.Response) -> None:
-        """Check that an answer is the file from the right byte on."""
+    def _check(self, response: requests.Response) -> None:
+        """Make sure that a response has the file from the right byte on."""
         status = response.status_code
-        if status == HTTPStatus.FORBIDDEN:
-            self._url_refused = True
-            message = "the storage answered 403, as it does when a download URL has expired"
-            raise _Broken(message)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            message = f"the storage answered {status}"
-            raise _Broken(message)
+        if is_temporary(status):
+            raise failure_of(response, "the storage", self._clock)
         if status == HTTPStatus.PRECONDITION_FAILED:
             raise _changed()
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self._position:
             if _whole_length(response) != self._position:
                 raise _changed()
-            self._ended = True
+            self._length = self._position
             return
-        resumed = status == HTTPStatus.PARTIAL_CONTENT and self._position > 0
-        if status != HTTPStatus.OK and not resumed:
+        if _is_refusal(status):
             message = (
-                f"its file could not be fetched: the storage answered {status}"
-                f"{', a redirect that the tap does not follow' if 300 <= status < 400 else ''}; "  # noqa: PLR2004
-                "run the tap again, and if it does so again ask Cometly's support"
+                f"its download failed at byte {self._position:,}: the storage refused "
+                f"{MAX_REFUSALS} download URLs in a row, the last with {status}; check the proxy, "
+                "if there is one, then rerun"
+            )
+            raise UrlRefused(message)
+        is_rest = status == HTTPStatus.PARTIAL_CONTENT and self._position > 0
+        if status != HTTPStatus.OK and not is_rest:
+            redirect = ", a redirect, which the tap does not follow" if 300 <= status < 400 else ""  # noqa: PLR2004
+            message = (
+                f"its download failed: the storage responded {status}{redirect}; "
+                "rerun, and if it happens again ask Cometly's support"
             )
             raise FileError(message)
-        if resumed and _first_byte(response) != self._position:
+        if is_rest and _first_byte(response) != self._position:
             raise _changed()
         self._compare(_whole_length(response), response.headers.get("ETag"))
-        if self._position and not resumed:
-            self._skip_known(response.raw)
+        if self._position and not is_rest:
+            self._skip_known(response)
 
     def _compare(self, length: int | None, etag: str | None) -> None:
-        """Note what the first answers say of the file; later ones must say the same."""
+        """Note what the first responses say about the file; later ones must say the same."""
         if not self._position:
             self._length, self._etag = length, etag
             return
@@ -376,57 +378,41 @@ class ResumingStream(io.RawIOBase):
         if length not in (None, self._length) or etag not in (None, self._etag):
             raise _changed()
 
-    def _skip_known(self, raw: urllib3.BaseHTTPResponse) -> None:
+    def _skip_known(self, response: requests.Response) -> None:
         """Read past the bytes already read, and make sure that they are the same."""
-        logger.info("The file comes from its start again: skipping %d known bytes", self._position)
-        known = self._position
+        logger.info("Download starts over; skipping the first %d bytes", self._position)
+        left = self._position
         checksum = 0
-        while known:
-            chunk = _read_once(raw, min(known, _REQUESTED_BYTES))
+        while left:
+            chunk = read_some(response, min(left, READ_BYTES))
             if not chunk:
-                raise _Broken(_CONNECTION_BROKE)
+                raise RequestFailed(INTERRUPTED)
             checksum = zlib.crc32(chunk, checksum)
-            known -= len(chunk)
+            left -= len(chunk)
         if checksum != self._checksum:
             raise _changed()
 
-    def _pause_or_give_up(self, why: str) -> None:
-        if not self._fruitless:
-            self._pauses = backoff_delays()
-        if self._fruitless == STORAGE_TRIES:
-            message = (
-                f"its file could not be read on after {self._position:,} bytes: {why}, at the "
-                f"last of {STORAGE_TRIES} tries; check the network, then run the tap again"
-            )
+    def _wait(self, failure: RequestFailed) -> None:
+        """Pause before the next attempt, or give up."""
+        self._backoff = self._backoff or Backoff(self._clock)
+        delay = self._backoff.next_delay(failure, PATIENCE_SECONDS)
+        if delay is None:
+            explanation = self._backoff.explain(failure, "the network")
+            message = f"its download failed at byte {self._position:,}: {explanation}"
             raise FileError(message)
-        pause = next(self._pauses)
-        logger.info(
-            "The file broke off after %d bytes: %s; going on in %.1f s",
-            self._position,
-            why,
-            pause,
-        )
-        self._clock.sleep(pause)
-
-    def _drop_response(self) -> None:
-        if self._response is not None:
-            self._response.close()
-            self._response = None
+        message = "Download interrupted at byte %d (%s); resuming in %.1f s"
+        logger.info(message, self._position, failure, delay)
+        self._clock.sleep(delay)
 
 
-def _read_once(raw: urllib3.BaseHTTPResponse, most: int) -> bytes:
-    """The bytes that have arrived, as they are stored; none at the end.
-
-    `read` would wait for all it is asked for, and lose what it has when the connection breaks.
-    """
-    try:
-        return raw.read1(most, decode_content=False)
-    except (urllib3.exceptions.HTTPError, OSError) as fault:
-        raise _Broken(describe_failure(fault)) from None
+def _is_refusal(status: int) -> bool:
+    """Whether a status means that the URL is invalid or has expired."""
+    is_4xx = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return is_4xx and not is_temporary(status) and status not in _ABOUT_THE_FILE
 
 
 def _whole_length(response: requests.Response) -> int | None:
-    """The length of the whole file, as far as an answer tells it."""
+    """The length of the whole file, if a response declares it."""
     if response.status_code == HTTPStatus.OK:
         text = response.headers.get("Content-Length", "")
     else:
@@ -441,6 +427,6 @@ def _first_byte(response: requests.Response) -> int | None:
 
 def _changed() -> FileError:
     return FileError(
-        "its file changed while it was read, so what was read so far may not belong to it; run "
-        "the tap again"
+        "its file changed during the download, so what was read may be from two different files; "
+        "rerun"
     )

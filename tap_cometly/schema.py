@@ -24,6 +24,7 @@ OPTIONAL_FIELDS = {
     "emails": "include_all_emails",
 }
 """Fields that the stream has exactly when their setting is on."""
+_KEYS = ("id", REPLICATION_KEY)
 
 
 def contacts_schema(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,11 +138,14 @@ def _set_replication(entry: CatalogEntry, metadata: Mapping[str, Any]) -> None:
 def _follow_settings(entry: CatalogEntry, schema: Mapping[str, Any]) -> None:
     entry.schema.schema = None  # `$schema`
     fields: dict[str, Schema] = entry.schema.properties or {}
-    for name in OPTIONAL_FIELDS:
+    for name in (*_KEYS, *OPTIONAL_FIELDS):
         breadcrumb = ("properties", name)
         if name not in schema["properties"]:
             fields.pop(name, None)
             entry.metadata.pop(breadcrumb, None)
         elif name not in fields:
             fields[name] = Schema.from_dict(schema["properties"][name])
-            entry.metadata[breadcrumb] = Metadata(inclusion=Metadata.InclusionType.AVAILABLE)
+            inclusion = Metadata.InclusionType.AVAILABLE
+            if name in _KEYS:  # a catalog can no more leave them out than deselect them
+                inclusion = Metadata.InclusionType.AUTOMATIC
+            entry.metadata[breadcrumb] = Metadata(inclusion=inclusion)

@@ -68,8 +68,11 @@ _KINDS = {
     "array": "a list",
 }
 
+_ELSE: dict[str, Any] = {"properties": {"__else__": {"enum": ["__NULL__", None]}}}
+"""Checked before the SDK's own schema, which is malformed here and fails on other values."""
 _SDK_RULES: dict[str, Any] = {
     "properties": {
+        "stream_maps": {**_ELSE, "additionalProperties": _ELSE},
         "batch_config": {
             "required": ["encoding", "storage"],
             "additionalProperties": False,
@@ -221,7 +224,11 @@ def warn_of_unknown(
     for name in sorted(config.keys() - names):
         logger.warning("Ignoring the unknown setting '%s'%s", name, _suggestion(name, names))
     variables = [ENVIRONMENT_PREFIX + name.upper() for name in names]
-    nested = tuple(f"{variable}_" for variable in variables)  # Meltano: "batch_config.storage.root"
+    nested = tuple(  # Meltano: "batch_config.storage.root"
+        f"{ENVIRONMENT_PREFIX}{name.upper()}_"
+        for name in names
+        if "object" in schema["properties"][name].get("type", ())
+    )
     for name in sorted(environment):
         known = name in variables or name in _OTHER_VARIABLES or name.startswith(nested)
         # Meltano's extras, such as `_select`, begin with one more underscore.
@@ -249,7 +256,7 @@ def check_against_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -
     Raises:
         TapError: One is missing or invalid.
     """
-    for rules in (schema, _SDK_RULES):
+    for rules in (_SDK_RULES, schema):
         for error in Draft202012Validator(rules).iter_errors(config):
             raise _setting_error(error, schema)
 
@@ -266,7 +273,13 @@ def _setting_error(error: ValidationError, schema: Mapping[str, Any]) -> Excepti
         return SettingError(".".join(path), HIDDEN, allowed)
     definition = schema["properties"].get(path[0], {})
     shown = "null" if error.instance is None else error.instance
-    if definition.get("secret") or not isinstance(shown, (str, int, float, Decimal)):
+    # A text in place of an object may be the object as JSON, secrets included.
+    is_text_for_object = isinstance(error.instance, str) and "object" in rules.get("type", ())
+    if (
+        definition.get("secret")
+        or is_text_for_object
+        or not isinstance(shown, (str, int, float, Decimal))
+    ):
         shown = HIDDEN
     return SettingError(".".join(path), shown, _allowed(path[-1], rules))
 
@@ -303,7 +316,7 @@ def read_timezone(name: str) -> tzinfo:
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
-    zones = available_timezones()
+    zones = [zone for zone in available_timezones() if not zone.startswith(_NOT_A_ZONE)]
     closest = [zone for zone in zones if zone.lower() == name.lower()]
     closest = closest or difflib.get_close_matches(name, zones, 1, cutoff=0.8)
     raise SettingError("timezone", name, f"{_ZONE}" + (f"; try {closest[0]}" if closest else ""))

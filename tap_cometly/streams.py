@@ -105,7 +105,13 @@ class ContactsStream(Stream):
 
     @cached_property
     def _reader(self) -> ContactReader:
-        return ContactReader(self.schema, selected=lambda field: self.mask["properties", field])
+        own, given = self.schema["properties"], self.effective_schema["properties"]
+        added = {name: given[name] for name in given if name not in own}
+        return ContactReader(
+            {**self.schema, "properties": {**own, **added}},
+            selected=lambda field: self.mask["properties", field],
+            added=added,
+        )
 
     def _window_fields(self, window: Window) -> dict[str, str]:
         values = (format_utc(window.start), format_utc(window.end))

@@ -203,14 +203,16 @@ class TapCometly(Tap):
             self._settings = Settings.read(settings, default_user_agent=user_agent)
             self._warn_of_future("start_date", self._settings.start_date)
         with blocked():  # the SDK's own signal handlers write a state and exit with 0
-            super().__init__(
-                config=settings,
-                catalog=None if catalog is None else read_catalog(catalog, settings),
-                validate_config=False,
-                message_writer=MessageWriter(self.stop),
-                **kwargs,
-            )
-            self.stop.install()
+            try:
+                super().__init__(
+                    config=settings,
+                    catalog=None if catalog is None else read_catalog(catalog, settings),
+                    validate_config=False,
+                    message_writer=MessageWriter(self.stop),
+                    **kwargs,
+                )
+            finally:
+                self.stop.install()
         # METRIC lines are for machines: they stay at DEBUG, and where logging is configured.
         if (
             not self.logger.isEnabledFor(logging.DEBUG)

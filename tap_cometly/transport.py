@@ -1,43 +1,156 @@
-"""HTTP as the API and the storage both need it: sessions, safe URLs, retry delays, failures."""
+"""HTTP as the API and the storage both need it: sessions, safe URLs, retries, failures."""
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
+import logging
+import math
+import os
 import re
+import ssl
+import string
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import backoff
 import requests
+import requests.adapters
+import requests.utils
 import urllib3
 from typing_extensions import override
 
+from tap_cometly.times import HOUR_SECONDS, format_utc
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
+
+    from tap_cometly.times import Clock
 
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
 """A silence of this length in a response counts as a broken connection."""
+READ_BYTES = 64 * 1024
+"""The most to read from a connection at a time."""
+PATIENCE_SECONDS = 15 * 60
+"""How long a request that fails is retried."""
+MAX_RETRY_AFTER_SECONDS = HOUR_SECONDS
+"""A server that asks to wait longer ends the run."""
+INTERRUPTED = "the connection was interrupted"
 _MAX_DELAY_SECONDS = 60
 
 _HOST_AND_PORT = re.compile(r"(\[[^][@]*\]|[^][@:]*)(:\d*)?")
+_MAX_HOST_LENGTH = 253
+_ORIGIN = re.compile(r"[^/?#]*//[^/?#]*")
+_PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
-class DirectSession(requests.Session):
+class RequestFailed(Exception):  # noqa: N818 - another attempt may succeed
+    """A request got no usable response; the text says why, without any URL.
+
+    Attributes:
+        retry_after: For how many seconds the server asks to wait, if it does.
+        is_permanent: Whether waiting cannot help; the text then says what can.
+    """
+
+    def __init__(
+        self, reason: str, retry_after: float | None = None, *, is_permanent: bool = False
+    ) -> None:
+        """Say why, and whether and when another attempt helps."""
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.is_permanent = is_permanent
+
+
+class Backoff:
+    """Delays between the attempts at a request: random, up to 1, 2, 4 … 60 seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with the first attempt."""
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._failures = 0
+        self._exponential = backoff.expo(max_value=_MAX_DELAY_SECONDS)
+        next(self._exponential)
+
+    def next_delay(self, failure: RequestFailed, patience: float) -> float | None:
+        """Seconds until the next attempt; None if there should be none.
+
+        Args:
+            failure: Why the last attempt failed. If the server asks to wait, there is another
+                attempt after that, whatever patience is left by then.
+            patience: For how many seconds to try.
+        """
+        self._failures += 1
+        left = self._started + patience - self._clock.monotonic()
+        if failure.is_permanent or left <= 0:
+            return None
+        delay = min(backoff.full_jitter(next(self._exponential)), left)
+        return max(delay, failure.retry_after or 0)
+
+    def explain(self, failure: RequestFailed, check: str) -> str:
+        """Why there is no other attempt, and what to do."""
+        if failure.is_permanent:
+            return str(failure)
+        elapsed = self._clock.monotonic() - self._started
+        return (
+            f"{failure}; gave up after {self._failures} attempts in {elapsed:,.0f} s; check "
+            f"{check}, then rerun"
+        )
+
+
+class HttpSession(requests.Session):
     """A session that sends only its own auth, keeps no cookies and follows no redirects."""
 
     def __init__(
-        self, auth: Callable[[requests.PreparedRequest], requests.PreparedRequest]
+        self,
+        url_name: str,
+        headers: Mapping[str, str],
+        auth: Callable[[requests.PreparedRequest], requests.PreparedRequest],
     ) -> None:
         """Prepare a session.
 
         Args:
-            auth: Authorizes requests. Having one keeps the credentials of `~/.netrc` out.
+            url_name: What messages call the URL.
+            headers: Sent with each request.
+            auth: Authorizes requests.
         """
         super().__init__()
+        self._url_name = url_name
+        self.headers.update(headers)
         self.auth = auth
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        logging.getLogger("urllib3.connection").addFilter(_is_worth_logging)
+
+    def open(
+        self, method: str, url: str, read_timeout_seconds: float, **options: Any
+    ) -> requests.Response:
+        """Send a request once; the body of the response is still to be read.
+
+        Raises:
+            RequestFailed: There is no response.
+        """
+        try:
+            return self.request(
+                method,
+                url,
+                timeout=(CONNECT_TIMEOUT_SECONDS, read_timeout_seconds),
+                stream=True,
+                allow_redirects=False,
+                **options,
+            )
+        # Not every exception of urllib3 is wrapped; a bad proxy URL raises a TypeError.
+        except (OSError, TypeError, ValueError, http.client.HTTPException, _Urllib3Error) as error:
+            permanent = self._permanent_reason(error, url)
+            reason = permanent or describe_failure(error)
+            raise RequestFailed(reason, is_permanent=permanent is not None) from None
 
     @override
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -50,10 +163,67 @@ class DirectSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         pass
 
+    def _permanent_reason(self, error: Exception, url: str) -> str | None:
+        """What is set wrong, if that is why a request failed; and what to do."""
+        if isinstance(error, OSError):
+            variable = _set_variable(_CA_VARIABLES)
+            if variable and url.lower().startswith("https:") and not _is_ca_bundle(variable):
+                return f"{variable} does not name a file or folder of CA certificates; correct it"
+        if isinstance(error, (TypeError, ValueError)) and not isinstance(error, _FROM_SERVER):
+            host = urlsplit(url).hostname or ""
+            variable = _set_variable(_PROXY_VARIABLES)
+            if not variable or not is_possible_host(host):
+                return f"{self._url_name} has a host name that cannot exist: {host!r}"
+            return (
+                f"{variable} is not a usable proxy URL (for SOCKS, the package PySocks has to be "
+                "installed); correct it"
+            )
+        return None
+
+
+class ExactTarget(requests.adapters.HTTPAdapter):
+    """Requests one URL's path and query byte for byte; urllib3 would rewrite `%7e` and the like.
+
+    A signature may cover them as they are written.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Send this URL's target, whatever URL is requested."""
+        super().__init__()
+        target = _ORIGIN.sub("", url, count=1).partition("#")[0]
+        self._target = quote("/" + target.removeprefix("/"), safe=_VISIBLE_ASCII)
+
+    @override
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        bases = (_ExactConnection, pool.ConnectionCls)
+        pool.ConnectionCls = type("ExactConnection", bases, {"target": self._target})
+        return pool
+
+
+class _ExactConnection(http.client.HTTPConnection):
+    target: str
+
+    @override
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        super().putrequest(method, self.target, *args, **kwargs)
+
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Leave a request without authorization."""
+    """Leave a request without authorization; with no auth at all, `~/.netrc` is looked up."""
     return request
+
+
+def bearer_auth(
+    api_key: str,
+) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """An auth for a session that sends the API key as `Authorization: Bearer …`."""
+
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {api_key}"
+        return request
+
+    return authorize
 
 
 def is_safe_url(url: str) -> bool:
@@ -70,6 +240,107 @@ def is_safe_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
 
 
+def is_possible_host(host: str) -> bool:
+    """Whether a host of this name can exist: no label is empty or longer than 63 characters."""
+    try:
+        encoded = host.encode("idna")
+    except UnicodeError:
+        return False
+    return 0 < len(encoded) <= _MAX_HOST_LENGTH and not host.startswith(("*", "."))
+
+
+def is_temporary(status: int) -> bool:
+    """Whether an HTTP status means that the same request may succeed later."""
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_EARLY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+
+
+def failure_of(response: requests.Response, server: str, clock: Clock) -> RequestFailed:
+    """The failure that a response with a temporary status means.
+
+    Args:
+        response: The response.
+        server: Who sent it.
+        clock: What an HTTP date in `Retry-After` is compared with.
+    """
+    reason = f"{server} responded {response.status_code}"
+    seconds = _seconds(response.headers.get("Retry-After", ""), clock.now())
+    if seconds is None or seconds <= MAX_RETRY_AFTER_SECONDS:
+        return RequestFailed(reason, seconds)
+    moment = datetime.fromtimestamp(min(clock.now() + seconds, _END_OF_TIME), UTC)
+    reason += f" and asks to retry after {format_utc(moment)}; rerun then"
+    return RequestFailed(reason, is_permanent=True)
+
+
+def read_some(
+    response: requests.Response, most: int = READ_BYTES, *, decode: bool = False
+) -> bytes:
+    """The part of a response's body that has arrived; none at its end.
+
+    `read` would wait for all it is asked for, and lose what it has when the connection breaks.
+
+    Raises:
+        RequestFailed: The connection broke.
+    """
+    try:
+        return response.raw.read1(most, decode_content=decode) or b""
+    except (OSError, http.client.HTTPException, _Urllib3Error) as error:
+        raise RequestFailed(describe_failure(error)) from None
+
+
+def read_body(response: requests.Response, max_bytes: int, clock: Clock) -> bytes:
+    """A response's body; empty if it is longer than `max_bytes`.
+
+    Raises:
+        RequestFailed: The connection broke, or the body drips in too slowly.
+    """
+    deadline = clock.monotonic() + READ_TIMEOUT_SECONDS
+    body = b""
+    while part := read_some(response, decode=True):
+        body += part
+        if len(body) > max_bytes:
+            return b""
+        if clock.monotonic() > deadline:
+            reason = "the response took too long"
+            raise RequestFailed(reason)
+    return body
+
+
+def describe_failure(error: Exception) -> str:
+    """Why a request failed, without the URL that exceptions of libraries hold."""
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    return next(
+        (
+            reason
+            for kinds, reason in _REASONS
+            if isinstance(error, kinds) or isinstance(cause, kinds)
+        ),
+        INTERRUPTED,
+    )
+
+
+_Urllib3Error = urllib3.exceptions.HTTPError
+_FROM_SERVER = (requests.exceptions.InvalidHeader, urllib3.exceptions.InvalidHeader)
+"""A header that nobody can read: a `ValueError` too, but not ours to correct."""
+_REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((urllib3.exceptions.NameResolutionError,), "the host name could not be resolved"),
+    ((urllib3.exceptions.NewConnectionError,), "the connection could not be made"),
+    ((requests.Timeout, urllib3.exceptions.TimeoutError), "the request timed out"),
+    ((requests.exceptions.ProxyError,), "the proxy could not be reached or refused to connect"),
+    ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), "the TLS connection failed"),
+    ((*_FROM_SERVER, urllib3.exceptions.DecodeError), "the response was unreadable"),
+)
+_VISIBLE_ASCII = "".join(sorted(set(string.printable) - set(string.whitespace)))
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Keep urllib3's warning of a malformed header line, a traceback, out of the log."""
+    return not str(record.msg).startswith("Failed to parse headers")
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -80,28 +351,30 @@ def _is_loopback(host: str) -> bool:
     return address in ipaddress.ip_network("127.0.0.0/8") or address == ipaddress.ip_address("::1")
 
 
-def backoff_delays() -> Iterator[float]:
-    """Delays between attempts, without end: random, up to 1, 2, 4 … 60 seconds.
-
-    Yields:
-        Seconds.
-    """
-    exponential = backoff.expo(max_value=_MAX_DELAY_SECONDS)
-    next(exponential)
-    for longest in exponential:
-        yield backoff.full_jitter(longest)
+def _set_variable(names: tuple[str, ...]) -> str | None:
+    """The first of some environment variables that is set."""
+    return next((name for name in names if os.environ.get(name)), None)
 
 
-def describe_failure(error: Exception) -> str:
-    """Why a request failed, in a few words without the URL that exceptions of libraries hold.
+def _is_ca_bundle(variable: str) -> bool:
+    path = Path(os.environ[variable])
+    try:
+        if not path.is_dir():
+            ssl.create_default_context(cafile=path)
+    except OSError:
+        return False
+    return True
 
-    Args:
-        error: What `requests` or `urllib3` raised.
-    """
-    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
-        return "it did not answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "a secure connection (TLS) could not be made"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy refused"
-    return "the connection could not be made or broke"
+
+def _seconds(retry_after: str, now: float) -> float | None:
+    """How long `Retry-After` asks to wait: it holds seconds or an HTTP date, or is unusable."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(retry_after)
+        except (ValueError, OverflowError):
+            return None
+        # HTTP's dates are UTC, whatever this machine's zone: a zone that is missing or `-0000` too.
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    return max(seconds, 0) if math.isfinite(seconds) else None

@@ -1,10 +1,13 @@
-"""What most tests need: a simulated Space, a clock that does not wait, and a tap run in-process."""
+"""What most tests need: a simulated Space, a clock that never waits, the tap in this process."""
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import signal
+import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,86 +16,73 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from simulator import Contact, Population, Simulator, Space
+from tap_cometly.command import run
 from tap_cometly.errors import TapError
 from tap_cometly.signals import Stopped
 from tap_cometly.tap import TapCometly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from tap_cometly.times import Clock
 
 API_KEY = "simulated-key"
+JUNE = datetime(2024, 6, 1, tzinfo=UTC)
+"""The `start_date` of most tests."""
 NOON = datetime(2024, 7, 1, 12, tzinfo=UTC)
 """What a virtual clock shows at first."""
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 class VirtualClock:
-    """A clock whose time passes only when somebody sleeps."""
+    """A clock that only `sleep` moves."""
 
     def __init__(self, start: datetime = NOON) -> None:
-        """Show a time.
-
-        Args:
-            start: The time.
-        """
+        """Show a time."""
         self._now = start.timestamp()
 
     def now(self) -> float:
-        """Unix time in seconds."""
         return self._now
 
     def monotonic(self) -> float:
-        """The same: this clock is never set."""
         return self._now
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass.
-
-        Args:
-            seconds: How much; 0 or less is none.
-        """
         self._now += max(seconds, 0)
 
 
 @dataclass
 class Run:
-    """What a run of the tap wrote, and how it ended.
-
-    Attributes:
-        output: The bytes on stdout.
-        error: What ended it, if it did not end well.
-    """
+    """What a run of the tap wrote on stdout, and the error that ended it, if one did."""
 
     output: bytes
     error: BaseException | None = None
     messages: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read the messages; every line has to be whole."""
+        """Read the messages; each line must be whole."""
         assert self.output == b"" or self.output.endswith(b"\n")
         self.messages = [json.loads(line) for line in self.output.split(b"\n")[:-1]]
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
-        """The messages of a type, in order."""
         return [message for message in self.messages if message["type"] == kind]
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The records, in order."""
         return [message["record"] for message in self.of_type("RECORD")]
 
     @property
     def ids(self) -> list[int]:
-        """The records' ids, in order."""
         return [record["id"] for record in self.records]
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """The values of the STATE messages, in order."""
         return [message["value"] for message in self.of_type("STATE")]
 
     @property
     def bookmarks(self) -> list[str]:
-        """The bookmarks of the STATE messages, in order."""
         return [state["bookmarks"]["contacts"]["replication_key_value"] for state in self.states]
 
 
@@ -100,32 +90,19 @@ class World:
     """A Space, its clock, and a tap that syncs it."""
 
     def __init__(self, simulator: Simulator) -> None:
-        """Serve an empty Space.
-
-        Args:
-            simulator: A running one, which gets a new Space.
-        """
+        """Give a running simulator an empty Space."""
         self.simulator = simulator
-        self.clock = VirtualClock()
+        self.clock: Clock = VirtualClock()
         self.fill([])
 
     def fill(self, contacts: Sequence[Contact] | Population, **rules: Any) -> None:
-        """Serve a new Space with these people.
-
-        Args:
-            contacts: The people.
-            **rules: Rules of the Space that differ from the simulator's defaults.
-        """
+        """Serve a new Space with these contacts, and rules besides the simulator's defaults."""
         population = contacts if isinstance(contacts, Population) else Population(contacts)
         self.space = Space(population, api_key=API_KEY, clock=self.clock.now, **rules)
         self.simulator.reset(self.space)
 
     def config(self, **settings: Any) -> dict[str, Any]:
-        """Settings for this Space, from 2024-06-01 on.
-
-        Args:
-            **settings: More of them; None takes one away.
-        """
+        """Settings for this Space, from 2024-06-01 on; None takes one away."""
         config = {
             "api_key": API_KEY,
             "start_date": "2024-06-01T00:00:00Z",
@@ -140,14 +117,7 @@ class World:
         catalog: dict[str, Any] | None = None,
         **settings: Any,
     ) -> TapCometly:
-        """A tap for this Space.
-
-        Args:
-            state: Its state.
-            catalog: Its catalog.
-            **settings: Settings that differ from `config()`.
-        """
-        # Copied, as the SDK fills defaults into the mappings it is given.
+        # Copied, as the SDK changes the mappings it is given.
         given = json.loads(json.dumps({"state": state, "catalog": catalog}))
         return TapCometly(config=self.config(**settings), clock=self.clock, **given)
 
@@ -156,65 +126,42 @@ class World:
         state: dict[str, Any] | None = None,
         catalog: dict[str, Any] | None = None,
         *,
-        on_tap: Callable[[TapCometly], None] = lambda _: None,
+        act: Callable[[TapCometly], object] = TapCometly.sync_all,
         **settings: Any,
     ) -> Run:
-        """Run the tap as the command does, but in this process and on the virtual clock.
-
-        Args:
-            state: Its state.
-            catalog: Its catalog.
-            on_tap: Is given the tap before it runs.
-            **settings: Settings that differ from `config()`.
-        """
+        """Run the tap as its command does, but in this process and on the virtual clock."""
         stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n")
+        tap: TapCometly | None = None
         error: BaseException | None = None
         with redirect_stdout(stdout):
             try:
                 tap = self.tap(state, catalog, **settings)
-                on_tap(tap)
-                tap.sync_all()
+                act(tap)
             except (TapError, Stopped) as caught:
                 error = caught
+            finally:
+                if tap is not None:
+                    tap.stop.handled()
         stdout.flush()
         assert isinstance(stdout.buffer, io.BytesIO)
         return Run(stdout.buffer.getvalue(), error)
 
     def requests(self, kind: str) -> list[Any]:
-        """What the Space was asked of a kind: `create`, `poll` or `download`."""
         return [request for request in self.simulator.requests if request.kind == kind]
 
     def windows(self) -> list[tuple[datetime, datetime]]:
         """The windows of the exports that were created, in order of creation."""
-        return [
-            (request.start, request.end)
-            for request in self.requests("create")
-            if request.status == 202
-        ]
+        created = (request for request in self.requests("create") if request.status == 202)
+        return [(request.start, request.end) for request in created]
 
 
 def contact(number: int, created_at: datetime, **fields: Any) -> Contact:
-    """A contact for a test.
-
-    Args:
-        number: Its id.
-        created_at: When it was created.
-        **fields: Any other fields.
-    """
     return Contact(id=number, created_at=created_at, **fields)
 
 
 def contacts_every(
     step: timedelta, since: datetime, until: datetime, first_id: int = 1
 ) -> list[Contact]:
-    """Contacts at even times.
-
-    Args:
-        step: Time from one to the next.
-        since: When the first is created.
-        until: No later than this.
-        first_id: Its id.
-    """
     count = (until - since) // step + 1
     return [contact(first_id + n, since + n * step, email=f"{n}@example.com") for n in range(count)]
 
@@ -232,10 +179,56 @@ def world(running_simulator: Simulator) -> World:
     return World(running_simulator)
 
 
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line on stderr, without the columns before the message."""
+        return self.stderr.rstrip("\n").rpartition("\n")[2].rpartition(" | ")[2]
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """Runs the command `tap-cometly` in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    root, tap = logging.getLogger(), logging.getLogger(TapCometly.name)
+    before = root.level, root.handlers[:], tap.filters[:]
+
+    def run_command(*arguments: str, config: object = None) -> Ended:
+        if config is not None:
+            (tmp_path / "config.json").write_text(json.dumps(config))
+            arguments = ("--config", "config.json", *arguments)
+        monkeypatch.setattr(sys, "argv", ["tap-cometly", *arguments])
+        capsys.readouterr()
+        exit_code = run()
+        written = capsys.readouterr()
+        root.level, root.handlers[:], tap.filters[:] = before
+        return Ended(exit_code, written.out, written.err)
+
+    yield run_command
+    logging.captureWarnings(capture=False)
+
+
 @pytest.fixture(autouse=True)
-def _own_signals() -> Iterator[None]:
-    """Give signals back: a tap installs handlers of its own."""
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+def _signals() -> Iterator[None]:
+    """Restore what a tap changes when it handles signals."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    hook = sys.unraisablehook
     yield
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    sys.unraisablehook = hook
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,280 +1,290 @@
-"""The two API calls: what is sent, which answers are taken, and what becomes of the others."""
+"""The two API calls: what is sent, what answers mean, what is retried and for how long."""
 
 from __future__ import annotations
 
 import itertools
+import logging
+import re
 import time
+from contextlib import suppress
+from dataclasses import replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from simulator.faults import (
     Answer,
     DownloadUrl,
+    Drip,
     Hang,
+    MalformedHeader,
     Redirect,
     Refuse,
     Reset,
     ServerError,
-    TooManyRequests,
+    StatusCase,
 )
-from tap_cometly.client import CometlyClient, ExportStatus, ExportVanished, RateLimited
+from tap_cometly.client import (
+    CometlyClient,
+    CreateRefused,
+    ExportStatus,
+    ExportVanished,
+    RateLimited,
+)
 from tap_cometly.errors import CometlyError
-from tap_cometly.transport import backoff_delays as pauses
-from tests.conftest import API_KEY, NOON, VirtualClock
+from tap_cometly.transport import Backoff, RequestFailed
+from tests.conftest import API_KEY, NOON, VirtualClock, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from simulator.faults import Fault, Where
-    from tests.conftest import World
 
-CALLS: tuple[Where, ...] = ("create", "poll")
 WINDOW = ("2024-06-01 00:00:00", "2024-06-02 00:00:00")
+QUEUED = {"export_id": 1, "status": "queued"}
 COMPLETED = {"export_id": 1, "status": "completed"}
+PATIENCE = 15 * 60
 
 
-def client_of(world: World, read_timeout_seconds: float = 10, **settings: Any) -> CometlyClient:
-    """A client with the settings of a tap."""
-    return CometlyClient(world.tap(**settings).settings, world.clock, read_timeout_seconds)
+class Call:
+    """One of the two calls, to a Space whose export 1 is completed."""
+
+    def __init__(self, world: World, kind: Where, **settings: Any) -> None:
+        """Set this world up; nothing has answered the client yet."""
+        world.fill([], sleep=world.clock.sleep)
+        world.space.create(world.space.read_order({"start_date": WINDOW[0], "end_date": WINDOW[1]}))
+        world.clock.sleep(60)
+        self.world = world
+        self.client = CometlyClient(replace(world.tap().settings, **settings), world.clock, 0.2)
+        self.kind = kind
+
+    def __call__(self) -> int | ExportStatus:
+        """Make the call."""
+        if self.kind == "create":
+            return self.client.create_export(*WINDOW)
+        return self.client.get_export(1)
+
+    def meets(self, *faults: Fault, then: Fault | None = None) -> Call:
+        """Add faults for one request each, and one for all requests after those."""
+        for fault in faults:
+            self.world.simulator.faults.add(self.kind, fault)
+        if then is not None:
+            self.world.simulator.faults.add(self.kind, then, times=None)
+        return self
+
+    def error(self, kind: type[Exception] = CometlyError) -> Any:  # noqa: ANN401
+        """Make the call, and return the error that it ends in."""
+        with pytest.raises(kind) as error:
+            self()
+        return error.value
+
+    def requests(self) -> list[Any]:
+        """Make the call, and return its requests, however it ends."""
+        with suppress(CometlyError, RateLimited):
+            self()
+        return self.world.requests(self.kind)
+
+    def seconds(self) -> float:
+        """Make the call, and return the time until it gives up."""
+        started = self.world.clock.monotonic()
+        assert "gave up after" in str(self.error())
+        return self.world.clock.monotonic() - started
 
 
-def call(client: CometlyClient, kind: Where) -> int | ExportStatus:
-    """Create an export, or ask for the first one."""
-    return client.create_export(*WINDOW) if kind == "create" else client.get_export(1)
+@pytest.fixture
+def create(world: World) -> Call:
+    return Call(world, "create")
 
 
-def completed_export(world: World, **settings: Any) -> CometlyClient:
-    """A client whose Space has one export, which is completed."""
-    client = client_of(world, **settings)
-    client.create_export(*WINDOW)
-    world.clock.sleep(60)
-    return client
+@pytest.fixture
+def poll(world: World) -> Call:
+    return Call(world, "poll")
 
 
-class TestWhatIsSent:
-    """Method, path, headers and body."""
-
-    def test_a_create_posts_the_window(self, world: World) -> None:
-        client_of(world).create_export(*WINDOW)
-
-        (request,) = world.simulator.requests
-        assert (request.method, request.path) == ("POST", "/public-api/v1/contacts/exports")
-        assert request.json == {"start_date": WINDOW[0], "end_date": WINDOW[1]}
-
-    @pytest.mark.parametrize("option", ["include_comet_tokens", "include_all_emails"])
-    def test_an_option_that_is_on_is_sent_as_1(self, world: World, option: str) -> None:
-        client_of(world, **{option: True}).create_export(*WINDOW)
-
-        (request,) = world.requests("create")
-        assert request.json == {"start_date": WINDOW[0], "end_date": WINDOW[1], option: 1}
-
-    def test_a_poll_gets_the_export_without_a_body(self, world: World) -> None:
-        completed_export(world).get_export(1)
-
-        (request,) = world.requests("poll")
-        assert (request.method, request.path) == ("GET", "/public-api/v1/contacts/exports/1")
-        assert request.headers.get("Content-Length", "0") == "0"
-
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_every_call_has_the_documented_headers(self, world: World, kind: Where) -> None:
-        call(completed_export(world, user_agent="a tap/1"), kind)
-
-        headers = world.requests(kind)[-1].headers
-        assert headers["Authorization"] == f"Bearer {API_KEY}"
-        assert headers["Accept"] == "application/json"
-        assert headers["Content-Type"] == "application/json"
-        assert headers["User-Agent"] == "a tap/1"
-
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_netrc_does_not_override_the_key(
-        self, world: World, kind: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        netrc = tmp_path / ".netrc"
-        netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
-        netrc.chmod(0o600)
-        monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setenv("NETRC", str(netrc))
-
-        call(completed_export(world), kind)
-
-        assert world.requests(kind)[-1].headers["Authorization"] == f"Bearer {API_KEY}"
+@pytest.fixture(params=["create", "poll"])
+def either(request: pytest.FixtureRequest, world: World) -> Call:
+    return Call(world, request.param)
 
 
-class TestAnswers:
-    """What a call makes of an answer that is not an error."""
-
-    @pytest.mark.parametrize("status", [200, 201, 202])
-    def test_a_create_gives_the_exports_id(self, world: World, status: int) -> None:
-        answer = {"export_id": 7, "status": "queued", "more": ["than", "documented"]}
-        world.simulator.faults.add("create", Answer(status, answer))
-
-        assert client_of(world).create_export(*WINDOW) == 7
-
-    def test_0_is_an_id_like_any_other(self, world: World) -> None:
-        world.simulator.faults.add("create", Answer(202, {"export_id": 0, "status": "queued"}))
-
-        assert client_of(world).create_export(*WINDOW) == 0
-
-    def test_a_poll_tells_status_and_message(self, world: World) -> None:
-        client = client_of(world)
-        client.create_export(*WINDOW)
-
-        assert client.get_export(1) == ExportStatus(
-            1, "queued", None, "Export is queued. Please check back in a few minutes."
-        )
-
-    def test_each_poll_of_a_completed_export_gives_another_url(self, world: World) -> None:
-        client = completed_export(world)
-
-        urls = [client.get_export(1).download_url for _ in range(2)]
-
-        assert None not in urls
-        assert urls[0] != urls[1]
-
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"",
-            b"<html>Welcome</html>",
-            b'{"export_id": 1, "status": "queued"',
-            b"\xff\xfe\xfd",
-            b"[" * 100_000,
-            b'{"export_id": ' + b"9" * 5000 + b', "status": "queued"}',
-            b"null",
-            [],
-            "7",
-            {},
-            {"data": {"export_id": 1, "status": "queued"}},
-            {"status": "queued"},
-            {"export_id": None, "status": "queued"},
-            {"export_id": "1", "status": "queued"},
-            {"export_id": 1.0, "status": "queued"},
-            {"export_id": True, "status": "queued"},
-            {"export_id": [1], "status": "queued"},
-            {"export_id": 1},
-            {"export_id": 1, "status": None},
-            {"export_id": 1, "status": 3},
-            {"export_id": 1, "status": {"name": "queued"}},
-        ],
-        ids=lambda body: repr(body)[:40],
-    )
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_one_of_another_shape_is_asked_for_again(
-        self, world: World, kind: Where, body: object
-    ) -> None:
-        client = completed_export(world)
-        asked_before = len(world.requests(kind))
-        world.simulator.faults.add(kind, Answer(202, body))
-
-        call(client, kind)
-
-        assert len(world.requests(kind)) - asked_before == 2
-
-    @pytest.mark.parametrize(
-        "body",
-        [
-            {"export_id": 2, "status": "completed", "download_url": "https://a.example/f"},
-            COMPLETED | {"download_url": 5},
-            COMPLETED | {"download_url": ["https://bucket.example/file"]},
-        ],
-        ids=["another-export", "number-as-url", "list-as-url"],
-    )
-    def test_a_poll_with_what_cannot_be_is_asked_for_again(
-        self, world: World, body: object
-    ) -> None:
-        client = completed_export(world)
-        world.simulator.faults.add("poll", Answer(200, body))
-
-        answer = client.get_export(1)
-
-        assert str(answer.download_url).startswith(world.simulator.storage_url)
-        assert len(world.requests("poll")) == 2
-
-    @pytest.mark.parametrize("url", [None, ""])
-    def test_completed_without_url_is_an_answer(self, world: World, url: str | None) -> None:
-        world.simulator.faults.add("poll", Answer(200, COMPLETED | {"download_url": url}))
-
-        assert completed_export(world).get_export(1).download_url is None
-
-    def test_only_a_completed_export_has_a_url(self, world: World) -> None:
-        answer = {"export_id": 1, "status": "processing", "download_url": "https://a.example/f"}
-        world.simulator.faults.add("poll", Answer(200, answer))
-
-        assert completed_export(world).get_export(1).download_url is None
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without proxies and CA bundles, to set them in."""
+    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    for name in (*names, *map(str.upper, names), "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
 
 
-class TestRateLimits:
-    """A 429 is a request to wait, and no fault."""
+# What is sent.
 
-    @pytest.mark.parametrize(
-        ("retry_after", "seconds"),
-        [
-            ("7", 7),
-            ("1.5", 1.5),
-            ("3600", 3600),
-            (formatdate(NOON.timestamp() + 60 + 30, usegmt=True), 30),
-            (formatdate(NOON.timestamp() - 30, usegmt=True), 1),
-            ("0", 1),
-            ("-20", 1),
-            (None, 60),
-            ("", 60),
-            ("soon", 60),
-            ("nan", 60),
-            ("inf", 60),
-            ("1e999", 60),
-            ("Mon, 01 Jul 99999 12:00:00 GMT", 60),
-            ("Mon, 01 Jul 2024 12:00:00 +99999999999999999999", 60),
-        ],
-    )
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_a_429_says_how_long_to_wait(
-        self, world: World, kind: Where, retry_after: str | None, seconds: float
-    ) -> None:
-        client = completed_export(world)
-        headers = None if retry_after is None else {"Retry-After": retry_after}
-        world.simulator.faults.add(kind, Answer(429, {"message": "Too Many Attempts."}, headers))
 
-        with pytest.raises(RateLimited) as limit:
-            call(client, kind)
+@pytest.mark.parametrize("enabled", [[], ["include_comet_tokens"], ["include_all_emails"]])
+def test_a_create_posts_the_window_and_enabled_options(world: World, enabled: list[str]) -> None:
+    (request,) = Call(world, "create", **dict.fromkeys(enabled, True)).requests()
 
-        assert limit.value.seconds == seconds
+    assert (request.method, request.path) == ("POST", "/public-api/v1/contacts/exports")
+    window = {"start_date": WINDOW[0], "end_date": WINDOW[1]}
+    assert request.json == window | dict.fromkeys(enabled, 1)
 
-    @pytest.mark.parametrize("zone", ["", " -0000"])
-    def test_a_date_is_utc_whatever_the_machines_zone(
-        self, world: World, zone: str, far_from_utc: None
-    ) -> None:
-        del far_from_utc
-        date = {"Retry-After": f"Mon, 01 Jul 2024 12:00:30{zone}"}
-        world.simulator.faults.add("create", Answer(429, b"", date))
 
-        with pytest.raises(RateLimited) as limit:
-            client_of(world).create_export(*WINDOW)
+def test_a_poll_gets_the_export_without_a_body(poll: Call) -> None:
+    (request,) = poll.requests()
 
-        assert limit.value.seconds == 30
+    assert (request.method, request.path) == ("GET", "/public-api/v1/contacts/exports/1")
+    assert request.headers.get("Content-Length", "0") == "0"
 
-    @pytest.mark.parametrize("kind", CALLS)
-    @pytest.mark.parametrize("retry_after", [3, "http-date", None])
-    def test_a_run_outlasts_any_number_of_them(
-        self, world: World, kind: Where, retry_after: Literal["http-date"] | int | None
-    ) -> None:
-        world.simulator.faults.add(kind, TooManyRequests(retry_after), times=40)
 
-        run = world.sync(end_date="2024-06-03T00:00:00Z")
+@pytest.mark.parametrize("kind", ["create", "poll"])
+def test_every_call_has_the_documented_headers(world: World, kind: Where) -> None:
+    (request,) = Call(world, kind, user_agent="a tap/1").requests()
 
-        assert run.error is None
-        assert run.bookmarks[-1] == "2024-06-03T00:00:00+00:00"
+    assert request.headers["Authorization"] == f"Bearer {API_KEY}"
+    assert request.headers["Accept"] == "application/json"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["User-Agent"] == "a tap/1"
 
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_a_run_waits_as_long_as_they_say(self, world: World, kind: Where) -> None:
-        world.simulator.faults.add(kind, TooManyRequests(retry_after=47), times=3)
 
-        world.sync(end_date="2024-06-02T00:00:00Z")
+def test_plain_http_does_not_use_a_proxy(either: Call, environment: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy"):
+        environment.setenv(name, "http://127.0.0.1:1")
 
-        times = [request.time for request in world.requests(kind)]
-        assert [after - before for before, after in itertools.pairwise(times)] == [47] * 3
+    assert either()  # would fail at that proxy
+
+
+# What answers mean.
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+@pytest.mark.parametrize("export_id", [0, 7, 2**60])
+def test_a_create_returns_the_id(create: Call, status: int, export_id: int) -> None:
+    answer = QUEUED | {"export_id": export_id, "more": ["than", "documented"]}
+
+    assert create.meets(Answer(status, answer))() == export_id
+
+
+def test_a_poll_returns_what_cometly_says(poll: Call) -> None:
+    poll.client.create_export(*WINDOW)
+
+    export = poll.client.get_export(2)
+
+    message = "Export is queued. Please check back in a few minutes."
+    assert (export.status, export.message) == ("queued", message)
+    assert export.created_at is not None
+    assert export.created_at.timestamp() == NOON.timestamp() + 60
+
+
+def test_each_poll_of_a_completed_export_returns_another_url(poll: Call) -> None:
+    first, second = poll.client.get_export(1), poll.client.get_export(1)
+
+    assert None not in (first.completed_at, first.download_url, second.download_url)
+    assert first.download_url != second.download_url
+
+
+@pytest.mark.parametrize("fault", [StatusCase("upper"), StatusCase("title")])
+def test_the_letter_case_of_a_status_does_not_matter(poll: Call, fault: Fault) -> None:
+    export = poll.meets(fault).client.get_export(1)
+
+    assert export.status == "completed"
+    assert export.download_url
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        COMPLETED,
+        COMPLETED | {"download_url": None},
+        COMPLETED | {"download_url": ""},
+        QUEUED | {"download_url": "https://bucket.example/file"},
+    ],
+    ids=repr,
+)
+def test_a_url_may_be_missing_or_come_too_early(poll: Call, answer: object) -> None:
+    assert poll.meets(Answer(200, answer)).client.get_export(1).download_url is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Welcome</html>",
+        b'{"export_id": 1, "status": "queued"',
+        b"\xff\xfe\xfd",
+        b"[" * 100_000,
+        b'{"export_id": ' + b"9" * 5000 + b', "status": "queued"}',
+        b'{"export_id": 1, "status": "queued"}'.ljust(1024 * 1024 + 1),
+        b"null",
+        [],
+        "7",
+        {},
+        {"data": QUEUED},
+        {"status": "queued"},
+        *(QUEUED | {"export_id": value} for value in ("1", 1.0, True, None, 2)),
+        {"export_id": 1},
+        *(QUEUED | {"status": value} for value in (None, 3, {"name": "queued"})),
+        *(COMPLETED | {"download_url": value} for value in (5, ["https://a.example/file"])),
+    ],
+    ids=lambda body: repr(body)[:40],
+)
+def test_an_unreadable_answer_is_retried(poll: Call, body: object) -> None:
+    assert len(poll.meets(Answer(200, body)).requests()) == 2
+
+
+def test_an_answer_of_1_mib_is_read(poll: Call) -> None:
+    body = b'{"export_id": 1, "status": "queued"}'.ljust(1024 * 1024)
+
+    assert len(poll.meets(Answer(200, body)).requests()) == 1
+
+
+def test_a_malformed_header_is_neither_an_error_nor_logged(
+    either: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert either.meets(MalformedHeader())()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+# Rate limits.
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        ("7", 7),
+        ("1.5", 1.5),
+        ("3600", 3600),
+        (formatdate(NOON.timestamp() + 60 + 30, usegmt=True), 30),
+        (formatdate(NOON.timestamp() - 30, usegmt=True), 1),
+        ("0", 1),
+        ("-20", 1),
+        (None, 60),
+        ("", 60),
+        ("soon", 60),
+        ("nan", 60),
+        ("1e999", 60),
+        ("Mon, 01 Jul 99999 12:00:00 GMT", 60),
+        ("Mon, 01 Jul 2024 12:00:00 +99999999999999999999", 60),
+    ],
+)
+def test_a_429_asks_to_wait(either: Call, retry_after: str | None, seconds: float) -> None:
+    headers = None if retry_after is None else {"Retry-After": retry_after}
+    either.meets(Answer(429, {"message": "Too Many Attempts."}, headers))
+
+    assert either.error(RateLimited).seconds == seconds
+
+
+@pytest.mark.parametrize("zone", ["", " -0000"])
+@pytest.mark.usefixtures("far_from_utc")
+def test_an_http_date_is_in_utc(create: Call, zone: str) -> None:
+    date = {"Retry-After": f"Mon, 01 Jul 2024 12:01:30{zone}"}
+
+    assert create.meets(Answer(429, b"", date)).error(RateLimited).seconds == 30
+
+
+def test_the_call_after_a_429_has_all_its_patience(poll: Call) -> None:
+    poll.meets(*[ServerError()] * 20, Answer(429), then=ServerError()).error(RateLimited)
+
+    assert poll.seconds() == pytest.approx(PATIENCE, abs=1)
 
 
 @pytest.fixture
@@ -287,227 +297,306 @@ def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-TROUBLE = [
-    pytest.param(ServerError(500), id="500"),
-    pytest.param(ServerError(502), id="502"),
-    pytest.param(ServerError(503), id="503"),
-    pytest.param(ServerError(504), id="504"),
-    pytest.param(Answer(599, {"message": "?"}), id="599"),
-    pytest.param(Answer(202, b"<html>"), id="no-json"),
-    pytest.param(Answer(202, {"ok": True}), id="another-shape"),
-    pytest.param(Reset(), id="reset"),
-]
+# What is retried, and for how long.
 
 
-class TestTrouble:
-    """What may pass is tried again: 8 requests or 5 minutes."""
-
-    @pytest.mark.parametrize("fault", TROUBLE)
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_seven_times_does_no_harm(self, world: World, kind: Where, fault: Fault) -> None:
-        client = completed_export(world)
-        world.simulator.faults.add(kind, fault, times=7)
-
-        call(client, kind)
-
-        assert world.requests(kind)[-1].status in {200, 202}
-
-    @pytest.mark.parametrize("fault", TROUBLE)
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_eight_times_are_an_error(self, world: World, kind: Where, fault: Fault) -> None:
-        client = completed_export(world)
-        asked_before = len(world.requests(kind))
-        world.simulator.faults.add(kind, fault, times=None)
-
-        with pytest.raises(CometlyError, match=r"Cometly could not .* at the last of 8 tries"):
-            call(client, kind)
-
-        assert len(world.requests(kind)) - asked_before == 8
-
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_a_server_that_does_not_answer_is_asked_again(self, world: World, kind: Where) -> None:
-        completed_export(world)
-        world.simulator.faults.add(kind, Hang())
-
-        began = time.perf_counter()
-
-        call(client_of(world, read_timeout_seconds=0.1), kind)
-
-        assert time.perf_counter() - began < 1.5
-        assert world.requests(kind)[-1].status in {200, 202}
-
-    def test_nobody_listens(self, world: World) -> None:
-        client = client_of(world, api_url="http://127.0.0.1:1/public-api/v1")
-
-        with pytest.raises(CometlyError, match="the connection could not be made or broke"):
-            client.create_export(*WINDOW)
-
-    def test_five_minutes_are_the_most(self, world: World) -> None:
-        class SlowServer(VirtualClock):
-            """The simulator asks for the time once for each request it refuses."""
-
-            def now(self) -> float:
-                self.sleep(70)
-                return super().now()
-
-        world.clock = SlowServer()
-        world.fill([])
-        world.simulator.faults.add("create", ServerError(), times=None)
-        client = client_of(world)
-
-        with pytest.raises(CometlyError, match="at the last of"):
-            client.create_export(*WINDOW)
-
-        times = [request.time for request in world.requests("create")]
-        assert 4 <= len(times) <= 5
-        assert times[-1] - times[0] <= 300
-
-    def test_pauses_double_up_to_a_minute(self) -> None:
-        most = [1, 2, 4, 8, 16, 32, 60, 60, 60]
-        drawn = [list(itertools.islice(pauses(), len(most))) for _ in range(200)]
-
-        longest = [max(column) for column in zip(*drawn, strict=True)]
-
-        assert all(0.8 * limit < seen <= limit for seen, limit in zip(longest, most, strict=True))
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(ServerError(status) for status in (500, 502, 503, 504, 599)),
+        *(Answer(status, {"message": "Later."}) for status in (408, 425)),
+        *(Reset(), Hang(), Drip(20)),
+    ],
+    ids=lambda fault: f"{fault.name()} {getattr(fault, 'status', '')}",
+)
+def test_a_temporary_failure_is_retried(either: Call, fault: Fault) -> None:
+    assert either.meets(fault, fault)()
 
 
-class TestRefusals:
-    """What another try would not change fails at once, in Cometly's words."""
+@pytest.mark.parametrize(
+    "fault", [ServerError(), Answer(408), Reset(), Answer(200, b"<html>")], ids=repr
+)
+def test_patience_ends_after_15_minutes(poll: Call, fault: Fault) -> None:
+    poll()
 
-    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 408, 409, 410, 422, 451])
-    def test_a_refused_create_fails_at_once_with_cometlys_message(
-        self, world: World, status: int
-    ) -> None:
-        world.simulator.faults.add("create", Refuse(status, "Not on a Sunday."), times=None)
-
-        with pytest.raises(CometlyError, match=rf"{status} .*Not on a Sunday\."):
-            client_of(world).create_export(*WINDOW)
-
-        assert len(world.requests("create")) == 1
-
-    @pytest.mark.parametrize("status", [400, 401, 403, 409, 422])
-    def test_a_refused_poll_fails_at_once_with_cometlys_message(
-        self, world: World, status: int
-    ) -> None:
-        world.simulator.faults.add("poll", Refuse(status, "Not on a Sunday."), times=None)
-
-        with pytest.raises(CometlyError, match=rf"{status} .*Not on a Sunday\."):
-            completed_export(world).get_export(1)
-
-        assert len(world.requests("poll")) == 1
-
-    def test_a_poll_of_no_export_says_that_it_vanished(self, world: World) -> None:
-        with pytest.raises(ExportVanished, match=r"Export not found\."):
-            client_of(world).get_export(12)
-
-        assert len(world.requests("poll")) == 1
-
-    def test_a_wrong_key_is_told_with_the_setting(self, world: World) -> None:
-        with pytest.raises(CometlyError, match=r"401 .*Unauthenticated\..*'api_key'"):
-            client_of(world, api_key="another").create_export(*WINDOW)
-
-    def test_dates_that_cometly_does_not_take_are_told_in_its_words(self, world: World) -> None:
-        with pytest.raises(CometlyError, match=r"422 .*The end_date field must be a date after"):
-            client_of(world).create_export(WINDOW[1], WINDOW[0])
-
-    @pytest.mark.parametrize("body", [b"<html>No</html>", b"", {"message": 5}, {"message": " "}])
-    def test_one_without_a_message_is_told_all_the_same(self, world: World, body: object) -> None:
-        world.simulator.faults.add("create", Answer(403, body))
-
-        with pytest.raises(CometlyError, match="it answered 403; check that the API key may"):
-            client_of(world).create_export(*WINDOW)
-
-    def test_a_long_message_is_cut_and_put_on_one_line(self, world: World) -> None:
-        world.simulator.faults.add("create", Refuse(422, "No,\r\n\tno.\u2028" * 1000))
-
-        with pytest.raises(CometlyError, match=r"No, no\. No, no\.") as error:
-            client_of(world).create_export(*WINDOW)
-
-        assert len(str(error.value)) < 1000
-        assert len(str(error.value).splitlines()) == 1
-
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_a_message_that_echoes_the_key_is_shown_without_it(
-        self, world: World, kind: Where
-    ) -> None:
-        client = completed_export(world)
-        world.simulator.faults.add(kind, Refuse(403, "Who is this?", echo=True))
-
-        with pytest.raises(CometlyError, match=r"Who is this\? \(Bearer \[hidden\]\)") as error:
-            call(client, kind)
-
-        assert API_KEY not in str(error.value)
-
-    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_a_redirect_is_an_error_and_not_followed(
-        self, world: World, kind: Where, status: int
-    ) -> None:
-        client = completed_export(world)
-        asked_before = len(world.simulator.requests)
-        location = f"{world.simulator.storage_url}/elsewhere"
-        world.simulator.faults.add(kind, Redirect(location, status))
-
-        with pytest.raises(CometlyError, match=f"it answered {status}, a redirect"):
-            call(client, kind)
-
-        assert len(world.simulator.requests) - asked_before == 1
-
-    @pytest.mark.parametrize("kind", CALLS)
-    def test_plain_http_goes_through_no_proxy(
-        self, world: World, kind: Where, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        client = completed_export(world)
-        for name in ("no_proxy", "NO_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-        for name in ("http_proxy", "all_proxy"):
-            monkeypatch.setenv(name, "http://127.0.0.1:1")
-
-        call(client, kind)  # would fail at that proxy
-
-        assert len(world.requests(kind)) == (2 if kind == "create" else 1)
-
-    def test_where_a_redirect_leads_is_not_even_looked_at(self, world: World) -> None:
-        client = completed_export(world)
-        world.simulator.faults.add("poll", Redirect("http://["))
-
-        with pytest.raises(CometlyError, match="it answered 302, a redirect"):
-            call(client, "poll")
+    assert poll.meets(then=fault).seconds() == pytest.approx(PATIENCE, abs=1)
 
 
-class TestDownloadUrls:
-    """Contacts are not read over an open line."""
+def test_a_dripping_answer_does_not_hold_a_call(either: Call) -> None:
+    assert either.meets(then=Drip(10)).seconds() >= PATIENCE
 
-    @pytest.mark.parametrize(
-        "url",
-        [
-            "http://bucket.example/file?X-Amz-Signature=c0ffee",
-            "http://0.0.0.0/file?X-Amz-Signature=c0ffee",
-            "http://127.0.0.1.example/file?X-Amz-Signature=c0ffee",
-            "http://localhost@bucket.example/file?X-Amz-Signature=c0ffee",
-            "https://somebody:c0ffee@bucket.example/file",
-            "ftp://bucket.example/file?X-Amz-Signature=c0ffee",
-            "file:///etc/passwd?X-Amz-Signature=c0ffee",
-            "//bucket.example/file?X-Amz-Signature=c0ffee",
-            "https://[bucket/file?X-Amz-Signature=c0ffee",
-            "https:///file?X-Amz-Signature=c0ffee",
-            "a file, c0ffee",
-        ],
+
+def test_an_unreadable_create_is_attempted_three_times(create: Call) -> None:
+    assert len(create.meets(then=Answer(200, b"<html>")).requests()) == 3
+
+
+def test_patience_is_one_minute_while_nothing_has_answered(either: Call) -> None:
+    assert either.meets(then=Reset()).seconds() == pytest.approx(60, abs=1)
+
+
+def test_any_answer_extends_patience(create: Call) -> None:
+    create.meets(Reset(), Reset(), ServerError(), then=Reset())
+
+    assert create.seconds() == pytest.approx(PATIENCE, abs=1)
+
+
+def test_pauses_are_random_and_grow_to_a_minute() -> None:
+    limits = (1, 2, 4, 8, 16, 32, 60, 60)
+    backoffs = [Backoff(VirtualClock()) for _ in range(100)]
+
+    for limit in limits:
+        pauses = [each.next_delay(RequestFailed("it"), PATIENCE) or 0 for each in backoffs]
+        assert 0.7 * limit < max(pauses) <= limit
+
+
+@pytest.mark.parametrize("retry_after", ["120", "Mon, 01 Jul 2024 12:03:00 GMT"])
+@pytest.mark.parametrize("status", [503, 500, 408, 425])
+def test_retry_after_is_obeyed(poll: Call, status: int, retry_after: str) -> None:
+    first, second = poll.meets(Answer(status, b"", {"Retry-After": retry_after})).requests()
+
+    assert second.time - first.time == 120
+
+
+def test_a_retry_after_of_0_does_not_hammer(poll: Call) -> None:
+    requests = poll.meets(then=Answer(503, b"", {"Retry-After": "0"})).requests()
+
+    assert len(requests) < 60
+
+
+def test_an_hour_is_waited_and_followed_by_another_attempt(poll: Call) -> None:
+    requests = poll.meets(then=Answer(503, b"", {"Retry-After": "3600"})).requests()
+
+    assert [after.time - before.time for before, after in itertools.pairwise(requests)] == [3600]
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "moment"),
+    [
+        ("3601", "2024-07-01T13:01:01+00:00"),
+        ("Tue, 02 Jul 2024 06:00:00 GMT", "2024-07-02T06:00:00+00:00"),
+        ("1e300", "9999-01-01T00:00:00+00:00"),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_more_than_an_hour_is_not_waited(
+    either: Call, status: int, retry_after: str, moment: str
+) -> None:
+    error = either.meets(Answer(status, b"", {"Retry-After": retry_after})).error()
+
+    told = f": the API responded {status} and asks to retry after {moment}; rerun then"
+    assert str(error).endswith(told)
+    assert len(either.world.requests(either.kind)) == 1
+
+
+# Why there was no usable answer, in the sentence that a call ends with.
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (ServerError(502), "the API responded 502"),
+        (Reset(), "the connection was interrupted"),
+        (Hang(), "the request timed out"),
+        (Drip(59), "the response took too long"),
+        (Answer(200), "the response was not an export as Cometly documents it"),
+        (Answer(200, QUEUED | {"export_id": 9}), "the response was about export 9, not 1"),
+        (Answer(200, b"x" * 40, {"Content-Encoding": "gzip"}), "the response was unreadable"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_answer_that_is_not_usable(poll: Call, fault: Fault, reason: str) -> None:
+    assert re.fullmatch(
+        rf"could not poll the export: {reason}; gave up after \d+ attempts in [\d,]+ s; check "
+        "the network, the setting 'api_url' if it is set and Cometly's status, then rerun",
+        str(poll.meets(then=fault).error()),
     )
-    def test_an_unsafe_one_is_refused_and_not_shown(self, world: World, url: str) -> None:
-        world.simulator.faults.add("poll", DownloadUrl(url))
 
-        with pytest.raises(CometlyError, match="download_url is neither https nor") as error:
-            completed_export(world).get_export(1)
 
-        assert "c0ffee" not in str(error.value)
-        assert len(world.requests("poll")) == 1
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1", "the connection could not be made"),
+        ("https://127.0.0.1:1", "the connection could not be made"),
+        ("https://{api}", "the TLS connection failed"),
+        ("https://no-such-host.invalid", "the host name could not be resolved"),
+    ],
+)
+@pytest.mark.usefixtures("environment")
+def test_a_connection_that_cannot_be_made(world: World, url: str, reason: str) -> None:
+    api = world.simulator.api_url.removeprefix("http://")
 
-    @pytest.mark.parametrize(
-        "url",
-        ["https://bucket.example/file?X-Amz-Signature=c0ffee", "http://[::1]:9/f", "HTTPS://a.b/f"],
-    )
-    def test_https_and_this_machine_are_safe(self, world: World, url: str) -> None:
-        world.simulator.faults.add("poll", DownloadUrl(url))
+    error = Call(world, "create", api_url=url.format(api=api)).error()
 
-        assert completed_export(world).get_export(1).download_url == url
+    assert str(error).startswith(f"could not create the export: {reason}; gave up after")
+
+
+def test_a_proxy_that_is_not_there(world: World, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("https_proxy", "http://127.0.0.1:1")
+
+    error = Call(world, "create", api_url="https://api.example").error()
+
+    assert "the proxy could not be reached or refused to connect; gave up after" in str(error)
+
+
+# What waiting cannot fix.
+
+
+def immediate_error(world: World, api_url: str) -> str:
+    """What a call ends with at once."""
+    call = Call(world, "create", api_url=api_url)
+    started = world.clock.now()
+    error = call.error()
+    assert world.clock.now() == started
+    return str(error)
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".example", "a..b", ".example", "*.example", "e\u0301\u200d.example"]
+)
+@pytest.mark.usefixtures("environment")
+def test_an_impossible_host_name(world: World, host: str) -> None:
+    error = immediate_error(world, f"https://{host}/v1")
+
+    assert error.endswith(f"the setting 'api_url' has a host name that cannot exist: {host!r}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("http://", "http://user:secret@", "ftp://proxy.example", "http://proxy.example:http"),
+        *("http://proxy.example:99999", "https://[::1", "socks5://127.0.0.1:1"),
+        *("http://" + "a" * 64, "http://a b"),
+    ],
+)
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_an_unusable_proxy_setting(
+    world: World, environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+
+    error = immediate_error(world, "https://api.example")
+
+    assert f"could not create the export: {name} is not a usable proxy URL" in error
+    assert value not in error
+
+
+@pytest.mark.parametrize("file", ["missing.pem", "no-certificates.pem"])
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_an_unusable_ca_bundle(
+    world: World, environment: pytest.MonkeyPatch, tmp_path: Path, name: str, file: str
+) -> None:
+    (tmp_path / "no-certificates.pem").write_text("-")
+    environment.setenv(name, str(tmp_path / file))
+
+    error = immediate_error(world, "https://127.0.0.1:1")
+
+    assert f"{name} does not name a file or folder of CA certificates; correct it" in error
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 409, 410, 422, 423, 451])
+def test_a_4xx_fails_at_once_with_cometlys_message(either: Call, status: int) -> None:
+    error = either.meets(Refuse(status, "Not on a Sunday.")).error()
+
+    assert f'the API responded {status} and says "Not on a Sunday."; ' in str(error)
+    is_special = status in {409, 422, 423} and either.kind == "create"
+    assert isinstance(error, CreateRefused) == is_special
+    assert getattr(error, "status", status) == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"message": "No.", "errors": {"a": ["Odd a."], "b": ["Odd b."]}}, "No. Odd a. Odd b."),
+        (
+            {"message": "Odd a. (and 1 more)", "errors": {"a": ["Odd a."]}},
+            "Odd a. (and 1 more)",
+        ),
+        ({"message": "No.", "errors": {"a": "Odd a.", "b": [5, None]}}, "No. Odd a."),
+        ({"message": None, "errors": ["Odd."]}, "Odd."),
+        ({"message": "No,\r\n\tno.\u2028", "errors": 5}, "No, no."),
+        ({"message": "No. " * 500}, ("No. " * 500)[:500] + "…"),
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+def test_the_details_in_errors_are_said_too(create: Call, answer: object, said: str) -> None:
+    error = create.meets(Answer(422, answer)).error()
+
+    assert f'422 and says "{said}"; if the message does not help' in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "check the setting 'api_key'"),
+        (403, "check that the API key may export contacts and that the subscription is active"),
+        (404, "check the setting 'api_url'"),
+        (418, "if the message does not help, show it to Cometly's support"),
+    ],
+)
+@pytest.mark.parametrize("body", [{}, {"message": 5}, {"message": " "}, [], b'"no"'], ids=repr)
+def test_a_refusal_without_a_message_says_what_to_check(
+    create: Call, status: int, body: object, advice: str
+) -> None:
+    error = create.meets(Answer(status, body)).error()
+
+    assert str(error) == f"could not create the export: the API responded {status}; {advice}"
+
+
+@pytest.mark.parametrize("body", [b"<html>Blocked</html>", b"", b"1".ljust(2**21)], ids=len)
+@pytest.mark.parametrize("status", [401, 403, 409])
+def test_a_4xx_that_is_not_json_did_not_come_from_the_api(
+    either: Call, status: int, body: bytes
+) -> None:
+    error = either.meets(Answer(status, body)).error()
+
+    assert f"a response {status} did not come from Cometly's API, as it is not" in str(error)
+    assert not isinstance(error, CreateRefused)
+
+
+@pytest.mark.parametrize(("body", "said"), [(b"", ""), ({"message": "Gone."}, "Gone.")])
+def test_a_404_to_a_poll_means_that_the_export_vanished(
+    poll: Call, body: object, said: str
+) -> None:
+    assert str(poll.meets(Answer(404, body)).error(ExportVanished)) == said
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("location", ["{storage}/elsewhere", "http://["])
+def test_a_redirect_is_not_followed(either: Call, status: int, location: str) -> None:
+    target = location.format(storage=either.world.simulator.storage_url)
+
+    error = either.meets(Redirect(target, status)).error()
+
+    assert f"{status}, a redirect, which the tap does not follow; check the" in str(error)
+    assert len(either.world.simulator.requests) == 1
+
+
+# Download URLs.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bucket.example/file?X-Amz-Signature=c0ffee",
+        "https://somebody:c0ffee@bucket.example/file",
+        "file:///etc/passwd?X-Amz-Signature=c0ffee",
+        "https://[bucket/file?X-Amz-Signature=c0ffee",
+        "a file, c0ffee",
+    ],
+)
+def test_an_unsafe_url_is_rejected_and_not_shown(poll: Call, url: str) -> None:
+    error = poll.meets(DownloadUrl(url)).error()
+
+    assert str(error).startswith("Cometly's download_url is neither https nor http to localhost")
+    assert "c0ffee" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://bucket.example/file?X-Amz-Signature=c0ffee", "http://[::1]:9/f", "HTTPS://a.b/f"],
+)
+def test_https_and_localhost_are_safe(poll: Call, url: str) -> None:
+    assert poll.meets(DownloadUrl(url)).client.get_export(1).download_url == url

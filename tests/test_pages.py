@@ -1,67 +1,90 @@
-"""All pages: their links lead somewhere, and their pictures are drawn."""
+"""Pages: links, generated files, the commands of the README, the table of dependencies."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
-import xml.etree.ElementTree as ET
-from pathlib import Path
+import tomllib
+from typing import TYPE_CHECKING
 
 import pytest
+import yaml  # type: ignore[import-untyped, unused-ignore]
 
-from demo.picture import terminal
+from tap_cometly.tap import TapCometly
+from tests.generate import ROOT, SDK_SETTINGS, extractor, generated
 
-CHECKOUT = Path(__file__).parent.parent
-PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md"), *CHECKOUT.glob("*/*.md")])
-PICTURES = sorted(CHECKOUT.glob("docs/pictures/*.svg"))
-TEXT = "{http://www.w3.org/2000/svg}text"
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-def links(page: Path) -> list[str]:
-    """Where the links of a page lead, those into the web apart."""
-    found = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
-    return [link for link in found if not link.startswith(("http", "#"))]
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*.md")})
+README = (ROOT / "README.md").read_text("utf-8")
+MELTANO_YML = (ROOT / "meltano.yml").read_text("utf-8")
+PLUGINS = {
+    plugin["name"]
+    for plugins in yaml.safe_load(MELTANO_YML)["plugins"].values()
+    for plugin in plugins
+}
+OPTIONS = {option for param in TapCometly.get_singer_command().params for option in param.opts}
 
 
 def headings(page: Path) -> set[str]:
-    """What a link into a page may name."""
+    """The anchors of a page."""
     found = re.findall(r"(?m)^#+ (.+)$", page.read_text("utf-8"))
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
-@pytest.mark.parametrize("page", sorted(set(PAGES)), ids=lambda page: page.name)
-def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
-    for link in links(page):
-        path, _, heading = link.partition("#")
-        target = (page.parent / path) if path else page
-        assert target.exists(), link
-        assert not heading or heading in headings(target), link
+def commands(page: str) -> list[str]:
+    """The lines of all code blocks of a page, without comments."""
+    blocks = re.findall(r"(?ms)^```bash\n(.*?)^```$", page) + re.findall(r"(?m)^    (.+)$", page)
+    lines = [re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.strip()]
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.stem)
-def test_the_readme_shows_every_picture(picture: Path) -> None:
-    assert picture in {(CHECKOUT / link) for link in links(CHECKOUT / "README.md")}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if not link.startswith("http"):
+            path, _, heading = link.partition("#")
+            target = (page.parent / path) if path else page
+            assert target.exists(), link
+            assert not heading or heading in headings(target), link
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.stem)
-def test_a_picture_shows_how_the_tap_tells_a_window(picture: Path) -> None:
-    rows = [text.text or "" for text in ET.parse(picture).iter(TEXT)]  # noqa: S314 - our own
+@pytest.mark.parametrize("name", generated())
+def test_generated_files_are_up_to_date(name: str) -> None:
+    written = (ROOT / name).read_text("utf-8")
 
-    window = re.compile(
-        r"[\d: -]{19} to [\d: -]{19} \| +[\d,]+ contacts \| +[\d.]+ s \| +\d+% done"
-    )
-    assert any(window.search(row) for row in rows)
+    assert written == generated()[name], "run `python -m tests.generate`"
 
 
-def test_a_drawn_terminal_has_its_title_and_every_row_that_is_not_blank() -> None:
-    drawn = ET.fromstring(terminal("a & b", "<first>\n\n  third\n"))  # noqa: S314 - our own
+def test_meltano_yml_and_the_tap_agree_beyond_the_settings() -> None:
+    entry = extractor(MELTANO_YML)
 
-    assert [text.text for text in drawn.iter(TEXT)] == ["a & b", "<first>", "  third"]
+    assert entry["capabilities"] == sorted(each.value for each in TapCometly.capabilities)
+    assert entry["settings_group_validation"] == [TapCometly.config_jsonschema["required"]]
+    TapCometly.append_builtin_config(TapCometly.config_jsonschema)
+    assert TapCometly.config_jsonschema["properties"].keys() >= SDK_SETTINGS.keys()
 
 
-def test_a_drawn_row_is_as_wide_as_in_a_terminal() -> None:
-    narrow, wide = (
-        float([*ET.fromstring(terminal("", row)).iter(TEXT)][1].attrib["textLength"])  # noqa: S314
-        for row in ("ab", "雪")
-    )
+@pytest.mark.parametrize("command", commands(README))
+def test_a_command_of_the_readme_exists(command: str) -> None:
+    program, *arguments = command.split()
 
-    assert narrow == wide
+    if program.startswith("./"):
+        assert os.access(ROOT / program, os.X_OK)
+    if arguments[:1] == ["-m"]:
+        assert importlib.util.find_spec(arguments[1])
+    if program == "meltano":
+        named = {word for word in arguments if word.startswith(("tap-", "target-"))}
+        assert named <= PLUGINS
+    if program == "tap-cometly":
+        assert {word for word in arguments if word.startswith("--")} <= OPTIONS
+
+
+def test_contributing_has_a_row_for_each_dependency() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+    declared = [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]]
+    assert re.findall(r"(?m)^`([\w-]+)` \|", contributing.split("## Dependencies")[1]) == declared

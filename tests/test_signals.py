@@ -1,130 +1,58 @@
-"""A signal ends a run soon, with whole lines and true states; so does a reader that goes away."""
+"""A signal ends a run soon, whatever it is doing, and leaves whole lines and true STATE lines."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from simulator import Population, Simulator, Space
 from simulator.faults import ExportStuck, Hang, Stall, TooManyRequests
-from tap_cometly.signals import Stopped, StopRequest
-from tests.conftest import API_KEY
+from tap_cometly.errors import TapError
+from tap_cometly.signals import Stopped, StopRequest, blocked
+from tap_cometly.tap import TapCometly
+from tap_cometly.times import SystemClock
+from tests.conftest import API_KEY, DAY, HOUR, JUNE, contacts_every
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from simulator.faults import Fault, Where
     from simulator.journal import Kind
+    from tests.conftest import World
 
 WITHIN_SECONDS = 2.0
-PEOPLE = Population.generate(
-    60_000, since=datetime(2024, 6, 1, tzinfo=UTC), until=datetime(2024, 6, 5, tzinfo=UTC)
-)
-
-FIRST_STATE = (
-    b'{"type":"STATE","value":{"bookmarks":{"contacts":{"replication_key":"created_until",'
-    b'"replication_key_value":"2024-06-02T00:00:00+00:00"}}}}\n'
-)
-
-
-@pytest.fixture
-def space() -> Iterator[Simulator]:
-    """A Space in real time that lets nobody wait."""
-    rules = Space(
-        PEOPLE,
-        api_key=API_KEY,
-        queued_seconds=0,
-        processing_seconds=0,
-        creates_per_minute=None,
-        polls_per_minute=None,
-    )
-    with Simulator(rules) as simulator:
-        yield simulator
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+FIRST_BOOKMARK = "2024-06-02T00:00:00+00:00"
+PEOPLE = Population.generate(8_000, since=JUNE, until=JUNE + 2 * DAY)
+SIGNAL_DURING_IMPORTS = """
+import os, sys
+class Doomed:
+    def __del__(self):
+        os.kill(os.getpid(), int(os.environ["SIGNUM"]))
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "singer_sdk":
+            if "DISCARDED" in os.environ:
+                Doomed()
+            else:
+                Doomed.__del__(None)
+sys.meta_path.insert(0, Finder())
+"""
+"""Sends a signal when the tap begins to import the SDK."""
 
 
-class Child:
-    """A tap in a process of its own."""
-
-    def __init__(self, space: Simulator, folder: Path, **settings: object) -> None:
-        """Start it.
-
-        Args:
-            space: What it reads.
-            folder: For its files.
-            **settings: Settings besides those for the Space.
-        """
-        config = {
-            "api_key": API_KEY,
-            "api_url": space.api_url,
-            "start_date": "2024-06-01",
-            "end_date": "2024-06-06",
-            "window_days": 1,
-            **settings,
-        }
-        (folder / "config.json").write_text(json.dumps(config))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tap_cometly", "--config", "config.json"],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert self.process.stdout
-        assert self.process.stderr
-        self.stdout: IO[bytes] = self.process.stdout
-        self.stderr: IO[bytes] = self.process.stderr
-
-    def finish(self) -> tuple[int, list[bytes], str]:
-        """Read the rest, as a target would.
-
-        Returns:
-            Exit code, the rest of the lines on stdout, and the last line on stderr.
-        """
-        out, err = self.stdout.read(), self.stderr.read()
-        self.process.wait(timeout=WITHIN_SECONDS)
-        assert b"Traceback" not in err
-        assert out == b"" or out.endswith(b"\n")
-        return self.process.returncode, out.splitlines(), err.decode().splitlines()[-1]
-
-
-@contextlib.contextmanager
-def running(space: Simulator, folder: Path, **settings: object) -> Iterator[Child]:
-    """A tap that is surely gone afterwards."""
-    child = Child(space, folder, **settings)
-    try:
-        yield child
-    finally:
-        child.process.kill()
-        child.process.wait()
-        child.stdout.close()
-        child.stderr.close()
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_in_mid_window_a_signal_leaves_whole_lines_and_a_true_state(
-    space: Simulator, tmp_path: Path, signum: signal.Signals
-) -> None:
-    with running(space, tmp_path) as child:
-        read = [*iter(child.stdout.readline, FIRST_STATE), FIRST_STATE, child.stdout.readline()]
-        child.process.send_signal(signum)  # while the pipe is full, in the midst of a write
-        code, rest, last = child.finish()
-
-    messages = [json.loads(line) for line in [*read, *rest]]
-    states = [message["value"] for message in messages if message["type"] == "STATE"]
-    claimed = states[-1]["bookmarks"]["contacts"]["replication_key_value"]
-    records = [message for message in messages if message["type"] == "RECORD"]
-    assert code == 128 + signum
-    assert f"Stopped by {signum.name}" in last
-    assert claimed == "2024-06-02T00:00:00+00:00"
-    assert claimed < records[-1]["record"]["created_until"]
-    assert len(records) < len(PEOPLE)
+# In this process.
 
 
 @pytest.mark.parametrize(
@@ -132,74 +60,217 @@ def test_in_mid_window_a_signal_leaves_whole_lines_and_a_true_state(
     [
         ("create", Hang(), "create"),
         ("create", TooManyRequests(retry_after=600), "create"),
-        ("poll", Hang(), "poll"),
         ("create", ExportStuck(), "poll"),
-        ("download", Hang(), "download"),
         ("download", Stall(at=1000), "download"),
     ],
-    ids=["create", "rate limit", "poll", "processing", "download", "stalled file"],
+    ids=["answer", "rate limit", "processing", "file"],
 )
-def test_a_signal_ends_every_wait_at_once(
-    space: Simulator, tmp_path: Path, where: Where, fault: Fault, asked: Kind
+def test_a_signal_ends_every_wait(world: World, where: Where, fault: Fault, asked: Kind) -> None:
+    world.clock = SystemClock()
+    world.fill(contacts_every(HOUR, JUNE, JUNE + DAY), queued_seconds=0, processing_seconds=0)
+    world.simulator.faults.add(where, fault, times=None)
+    sent: list[float] = []
+
+    def send_signal() -> None:
+        world.simulator.wait_until_asked(asked)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send_signal, daemon=True).start()
+    run = world.sync()
+
+    assert isinstance(run.error, Stopped)
+    assert run.error.exit_code == 128 + signal.SIGTERM
+    assert str(run.error).startswith("Stopped by SIGTERM before the range was complete; ")
+    assert time.monotonic() - sent[0] < WITHIN_SECONDS
+
+
+def test_a_signal_during_a_write_takes_effect_after_it() -> None:
+    stop = StopRequest()
+    written = []
+
+    def write() -> None:
+        with stop.deferred():
+            stop.handle(signal.SIGTERM)
+            written.append("the rest of the line")
+
+    with pytest.raises(Stopped):
+        write()
+
+    stop.handled()
+    assert written
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_whose_exception_python_discards_is_raised_again(signum: signal.Signals) -> None:
+    class Doomed:
+        def __del__(self) -> None:
+            signal.raise_signal(signum)
+
+    stop = StopRequest()
+    stop.install()
+    doomed = [Doomed()]
+
+    doomed.clear()
+    with pytest.raises(Stopped):
+        threading.Event().wait(WITHIN_SECONDS)
+
+    stop.handled()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_signals_are_held_back_while_handlers_are_replaced() -> None:
+    stop = StopRequest()
+
+    def replace_handlers() -> None:
+        with blocked():
+            signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the SDK's handler"))
+            signal.raise_signal(signal.SIGTERM)
+            stop.install()
+
+    with pytest.raises(Stopped):
+        replace_handlers()
+
+    stop.handled()
+
+
+def test_a_rejected_state_leaves_no_handlers_of_the_sdk(world: World) -> None:
+    stop = StopRequest()
+
+    with pytest.raises(TapError):
+        TapCometly(config=world.config(), state={"bookmarks": 5}, stop=stop)
+
+    assert [signal.getsignal(signum) for signum in SIGNALS] == [stop.handle] * 3
+
+
+def test_under_nohup_sighup_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    StopRequest().install()
+
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_no_error_handling_catches_a_signal() -> None:
+    assert not issubclass(Stopped, Exception)
+
+
+# In a process of its own.
+
+
+@pytest.fixture(scope="module")
+def space() -> Iterator[Simulator]:
+    """A Space in real time."""
+    no_waits: dict[str, Any] = {"queued_seconds": 0, "processing_seconds": 0}
+    with Simulator(Space(PEOPLE, api_key=API_KEY, **no_waits)) as simulator:
+        yield simulator
+
+
+@contextmanager
+def running(
+    space: Simulator, folder: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, which is surely gone afterwards."""
+    space.reset(space.space)
+    config = {
+        "api_key": API_KEY,
+        "api_url": space.api_url,
+        "start_date": "2024-06-01",
+        "end_date": "2024-06-04",
+        "window_days": 1,
+    }
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_cometly", "--config", "config.json"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(process: subprocess.Popen[bytes]) -> tuple[int, list[bytes], str]:
+    """Read the rest as a target would: exit code, whole lines, last line on stderr."""
+    assert process.stdout
+    assert process.stderr
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait(WITHIN_SECONDS)
+    assert out == b"" or out.endswith(b"\n")
+    assert b"Traceback" not in err
+    assert b"ignored" not in err
+    return process.returncode, out.splitlines(), err.decode().splitlines()[-1]
+
+
+def read_into_second_window(process: subprocess.Popen[bytes]) -> list[bytes]:
+    assert process.stdout
+    lines = [process.stdout.readline()]
+    while b'"STATE"' not in lines[-1]:
+        lines.append(process.stdout.readline())
+    return [*lines, process.stdout.readline()]
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_in_the_middle_of_a_window_leaves_whole_lines_and_a_true_state(
+    space: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    space.faults.add(where, fault, times=None)
-    with running(space, tmp_path) as child:
-        space.wait_until_asked(asked)
-        child.process.send_signal(signal.SIGTERM)
-        child.process.wait(timeout=WITHIN_SECONDS)
-        code, _, last = child.finish()
+    with running(space, tmp_path) as process:
+        read = read_into_second_window(process)
+        process.send_signal(signum)  # while the pipe is full, in the middle of a write
+        code, rest, last = finish(process)
 
-    assert code == 128 + signal.SIGTERM
-    assert "Stopped by SIGTERM before the range was complete" in last
-
-
-def test_a_slow_reader_makes_no_difference(space: Simulator, tmp_path: Path) -> None:
-    with running(space, tmp_path) as child:
-        space.wait_until_asked("download")  # the pipe is full by now: the tap waits for its reader
-        code, lines, _ = child.finish()
-
-    assert code == 0
-    assert sum(b'"RECORD"' in line for line in lines) == len(PEOPLE)
+    messages = [json.loads(line) for line in [*read, *rest]]
+    states = [message["value"] for message in messages if message["type"] == "STATE"]
+    records = [message["record"] for message in messages if message["type"] == "RECORD"]
+    assert code == 128 + signum
+    assert f"Stopped by {signum.name}" in last
+    assert states[-1]["bookmarks"]["contacts"]["replication_key_value"] == FIRST_BOOKMARK
+    assert records[-1]["created_until"] > FIRST_BOOKMARK
+    assert len(records) < len(PEOPLE)
 
 
-def test_a_reader_that_goes_away_ends_the_run_with_one_sentence(
-    space: Simulator, tmp_path: Path
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_at_once_though_the_target_does_not_read(
+    space: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    with running(space, tmp_path) as child:
-        child.stdout.readline()
-        child.stdout.close()
-        err = child.stderr.read().decode()
-        child.process.wait(timeout=WITHIN_SECONDS)
+    with running(space, tmp_path) as process:
+        read_into_second_window(process)
+        status = Path(f"/proc/{process.pid}/status")
+        process.send_signal(signum)
+        until = time.monotonic() + WITHIN_SECONDS
+        while is_handled(status, signum) and time.monotonic() < until:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
+        assert process.returncode is None
+        process.send_signal(signum)
 
-    assert child.process.returncode == 1
-    assert "Traceback" not in err
-    assert "The reader of the tap's output went away" in err.splitlines()[-1]
+        assert process.wait(WITHIN_SECONDS) == -signum
 
 
-class TestStopRequest:
-    """When a request raises, and when it is only noted."""
+def is_handled(status: Path, signum: int) -> bool:
+    """Whether a process has a handler for a signal; the tap's is gone after the first."""
+    caught = re.search(r"SigCgt:\s*(\w+)", status.read_text("utf-8"))
+    assert caught
+    return bool(int(caught[1], 16) >> (signum - 1) & 1)
 
-    def test_in_an_interruptible_stretch_it_raises(self) -> None:
-        stop = StopRequest()
 
-        with pytest.raises(Stopped), stop.interruptible():
-            stop.request(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("signum", "environment"),
+    [(signal.SIGTERM, {}), (signal.SIGINT, {}), (signal.SIGHUP, {"DISCARDED": "1"})],
+)
+def test_a_signal_during_imports_ends_the_run_with_one_sentence(
+    space: Simulator, tmp_path: Path, signum: signal.Signals, environment: dict[str, str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SIGNAL_DURING_IMPORTS, "utf-8")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {"SIGNUM": str(int(signum)), "PYTHONPATH": path, **environment}
+    with running(space, tmp_path, **environment) as process:
+        space.faults.add("create", Hang(), times=None)
+        process.wait(timeout=WITHIN_SECONDS * 3)
+        code, _, last = finish(process)
 
-    def test_elsewhere_it_is_noted_until_the_next_stretch(self) -> None:
-        stop = StopRequest()
-        stop.request(signal.SIGTERM)
-
-        with pytest.raises(Stopped), stop.interruptible():
-            pytest.fail("the stretch has begun")
-
-    def test_between_drawn_items_it_does_not_raise(self) -> None:
-        stop = StopRequest()
-        items = stop.drawn_interruptibly(iter([1, 2]))
-
-        assert next(items) == 1
-        stop.request(signal.SIGINT)  # as if in the midst of writing the first
-        with pytest.raises(Stopped):
-            next(items)
-
-    def test_no_fault_handling_can_swallow_it(self) -> None:
-        assert not issubclass(Stopped, Exception)
+    assert code == 128 + signum
+    assert f"Stopped by {signum.name}" in last

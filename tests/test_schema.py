@@ -1,0 +1,186 @@
+"""Catalogs that are given: replication, selection, and schemas older than today's settings."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_cometly.errors import TapError
+from tests.conftest import JUNE, contact
+from tests.test_state import STATE
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+
+@pytest.fixture
+def catalog(world: World) -> dict[str, Any]:
+    """The catalog of discovery, as JSON."""
+    world.fill([contact(1, JUNE, email="a@b.c", emails=["a@b.c"])])
+    found: dict[str, Any] = json.loads(json.dumps(world.tap().catalog_dict))
+    return found
+
+
+def metadata(catalog: dict[str, Any], *breadcrumb: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(
+        item["metadata"]
+        for item in catalog["streams"][0]["metadata"]
+        if item["breadcrumb"] == list(breadcrumb)
+    )
+    return found
+
+
+# Replication.
+
+
+@pytest.mark.parametrize("method", ["FULL_TABLE", "full_table", "Full_Table"])
+@pytest.mark.parametrize("where", ["replication-method", "forced-replication-method", "entry"])
+def test_a_catalog_asks_for_full_table_in_any_letter_case(
+    world: World, catalog: dict[str, Any], where: str, method: str
+) -> None:
+    if where == "entry":
+        catalog["streams"][0]["replication_method"] = method
+    else:
+        metadata(catalog)[where] = method
+        if where.startswith("forced"):
+            del catalog["streams"][0]["replication_method"]
+
+    world.sync(STATE, catalog)
+
+    assert world.windows()[0][0] == JUNE
+
+
+@pytest.mark.parametrize("method", ["INCREMENTAL", "incremental", None, ""])
+def test_a_catalog_asks_for_incremental_in_any_letter_case_or_not_at_all(
+    world: World, catalog: dict[str, Any], method: str | None
+) -> None:
+    metadata(catalog)["replication-method"] = method
+
+    world.sync(STATE, catalog)
+
+    assert world.windows()[0][0] > JUNE
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("replication-method", "LOG_BASED", "INCREMENTAL or FULL_TABLE"),
+        ("replication-key", "updated_at", "'created_until'"),
+    ],
+)
+@pytest.mark.parametrize("where", ["metadata", "entry"])
+def test_another_replication_is_rejected_before_output_and_requests(  # noqa: PLR0913, PLR0917
+    world: World, catalog: dict[str, Any], where: str, name: str, value: str, allowed: str
+) -> None:
+    if where == "metadata":
+        metadata(catalog)[name] = value
+    else:
+        catalog["streams"][0][name.replace("-", "_")] = value
+
+    run = world.sync(STATE, catalog)
+
+    assert str(run.error) == (
+        f"The catalog asks for the {name.replace('-', ' ')} '{value}' for 'contacts'; it must be "
+        f"{allowed}."
+    )
+    assert (run.output, world.simulator.requests) == (b"", [])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"streams": []},
+        {"streams": None},
+        {"streams": [5]},
+        {"streams": {"contacts": {}}},
+        {"streams": [{"tap_stream_id": "contacts", "metadata": [5]}]},
+        {"streams": [{"tap_stream_id": "deals", "schema": {"properties": {}}, "metadata": []}]},
+    ],
+    ids=json.dumps,
+)
+def test_a_catalog_without_contacts_is_rejected(world: World, given: dict[str, Any]) -> None:
+    run = world.sync(catalog=given)
+
+    assert isinstance(run.error, TapError)
+    assert str(run.error).startswith("The catalog of --catalog has no usable stream 'contacts'; ")
+    assert run.output == b""
+
+
+# Schemas.
+
+
+@pytest.mark.parametrize("schema", ["none", None, {}, {"type": "object"}, {"properties": {}}])
+def test_without_a_schema_in_the_catalog_the_stream_has_its_own(
+    world: World, catalog: dict[str, Any], schema: object
+) -> None:
+    catalog["streams"][0]["schema"] = schema
+    if schema == "none":
+        del catalog["streams"][0]["schema"]
+
+    run = world.sync(catalog=catalog)
+
+    assert run.records[0]["email"] == "a@b.c"
+    assert run.of_type("SCHEMA") == world.sync().of_type("SCHEMA")
+
+
+def test_a_field_switched_on_later_is_added_to_an_older_catalog(
+    world: World, catalog: dict[str, Any]
+) -> None:
+    run = world.sync(catalog=catalog, include_all_emails=True)
+
+    assert run.records[0]["emails"] == ["a@b.c"]
+    assert "emails" in run.of_type("SCHEMA")[0]["schema"]["properties"]
+
+
+def test_a_field_switched_off_later_is_removed_from_an_older_catalog(world: World) -> None:
+    older = world.tap(include_all_emails=True).catalog_dict
+    world.fill([contact(1, JUNE, emails=["a@b.c"])])
+
+    run = world.sync(catalog=older)
+
+    assert "emails" not in run.records[0]
+    assert "emails" not in run.of_type("SCHEMA")[0]["schema"]["properties"]
+
+
+def test_a_property_removed_from_the_catalog_is_not_emitted(
+    world: World, catalog: dict[str, Any]
+) -> None:
+    del catalog["streams"][0]["schema"]["properties"]["email"]
+
+    assert "email" not in world.sync(catalog=catalog).records[0]
+
+
+def test_the_schema_that_is_emitted_names_no_dialect(world: World, catalog: dict[str, Any]) -> None:
+    catalog["streams"][0]["schema"]["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+
+    for run in (world.sync(catalog=catalog), world.sync()):
+        assert "$schema" not in run.of_type("SCHEMA")[0]["schema"]
+
+
+# Selection.
+
+
+def test_a_deselected_stream_makes_no_request(world: World, catalog: dict[str, Any]) -> None:
+    metadata(catalog)["selected"] = False
+
+    run = world.sync(catalog=catalog)
+
+    assert (run.error, world.simulator.requests) == (None, [])
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_the_primary_key_and_the_replication_key_cannot_be_deselected_or_removed(
+    world: World, catalog: dict[str, Any], *, removed: bool
+) -> None:
+    for field in ("id", "created_until", "email"):
+        metadata(catalog, "properties", field)["selected"] = False
+        if removed:
+            del catalog["streams"][0]["schema"]["properties"][field]
+
+    run = world.sync(catalog=catalog)
+
+    assert {"id", "created_until"} <= set(run.records[0])
+    assert "email" not in run.records[0]
