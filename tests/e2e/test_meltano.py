@@ -119,7 +119,7 @@ def test_state_can_be_read_and_set_back(project: MeltanoProject) -> None:
 
 def test_second_run_at_the_same_time_is_refused(project: MeltanoProject, space: Simulator) -> None:
     space.faults.add("download", Stall(at=100))
-    with project.killing_tap("target-jsonl") as run_under_way:
+    with project.running("target-jsonl") as run_under_way:
         space.wait_until_asked("download", timeout=60)
         second = project.run("target-jsonl", check=False)
         run_under_way.kill_tap()
