@@ -29,11 +29,14 @@ _KINDS = {
 }
 _HUB = {
     "maintenance_status": "beta",
-    "keywords": ["api", "meltano_sdk"],
+    "keywords": ["api", "contacts", "marketing", "attribution", "meltano_sdk"],
     "domain_url": "https://www.cometly.com",
-    "logo_url": "/assets/logos/extractors/cometly.png",
+    "logo_url": "/assets/logos/extractors/cometly.svg",
+    "definition": "extracts every contact of a Cometly Space.",
+    "prereq": "A Cometly API key, and the name of the Space's time zone.",
+    "next_steps": "Run `meltano config test tap-cometly`: it reads one contact.",
 }
-"""What a definition for the hub holds besides; the logo goes to the hub in the same request."""
+"""What a definition for the hub holds besides; docs/logo.svg is submitted with it."""
 
 
 def plugin() -> dict[str, Any]:
@@ -62,7 +65,12 @@ def for_hub(variant: str, repository: str) -> dict[str, Any]:
         variant: Whose the tap is.
         repository: The URL of its public repository.
     """
-    origin = {"variant": variant, "repo": repository, "pip_url": f"git+{repository}.git"}
+    origin = {
+        "variant": variant,
+        "repo": repository,
+        "docs": f"{repository}#readme",
+        "pip_url": f"git+{repository}.git",
+    }
     return plugin() | origin | _HUB
 
 

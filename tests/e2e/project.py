@@ -94,7 +94,6 @@ class MeltanoProject:
             "HOME": str(self.folder / "tmp"),
             "TMPDIR": str(self.folder / "tmp"),
             "PYTHONUTF8": "1",
-            "MELTANO_AUTO_INSTALL": "false",  # all is there, and nothing else is to be fetched
             "MELTANO_CLI_LOG_FORMAT": "uncolored",
             **self.settings,
         }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from simulator.faults import Stall
 from tests.about import about
-from tests.e2e.conftest import FIRST_END
+from tests.e2e.conftest import FIRST_END, instant_space
 from tests.e2e.describe import for_add, for_hub
 from tests.e2e.installed import (
     CHECK_JSONSCHEMA,
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 DUCKDB = "target-duckdb"
 HUB_FIELDS = {
     "capabilities",
+    "definition",
     "description",
+    "docs",
     "domain_url",
     "executable",
     "keywords",
@@ -43,7 +47,9 @@ HUB_FIELDS = {
     "maintenance_status",
     "name",
     "namespace",
+    "next_steps",
     "pip_url",
+    "prereq",
     "repo",
     "settings",
     "settings_group_validation",
@@ -139,13 +145,15 @@ def test_plugin_yml_is_what_the_tap_says() -> None:
 
 def test_plugin_yml_adds_the_tap_to_any_project(project: MeltanoProject) -> None:
     content = project.read()
-    del content["plugins"]["extractors"]
+    [extractor] = content["plugins"].pop("extractors")
     project.write(content)
     plugin_yml = str(CHECKOUT / "plugin.yml")
+    (project.folder / ".env").write_text(f"TAP_COMETLY_PIP_URL='{extractor['pip_url']}'\n")
 
     project.meltano("add", "--no-install", "--from-ref", plugin_yml, TAP)
 
-    assert "Plugin configuration is valid" in project.meltano("config", "test", TAP).stdout
+    done = project.meltano("config", "test", "--no-install", TAP)
+    assert "Plugin configuration is valid" in done.stdout
 
 
 def test_hub_definition_has_only_fields_that_the_hub_knows() -> None:
@@ -158,6 +166,26 @@ def test_hub_definition_has_only_fields_that_the_hub_knows() -> None:
     assert [setting["name"] for setting in printed["settings"]] == list(
         about()["settings"]["properties"]
     )
+
+
+def test_the_logo_is_a_square_that_refers_to_nothing_else() -> None:
+    logo = (CHECKOUT / "docs" / "logo.svg").read_text("utf-8")
+
+    drawn = ET.fromstring(logo)  # noqa: S314 - our own
+    assert drawn.attrib["viewBox"] == "0 0 128 128"
+    assert not re.search(r"href|script|url\(|data:", logo)
+
+
+def test_config_test_on_an_empty_space_calls_the_settings_invalid(
+    project: MeltanoProject, space: Simulator
+) -> None:
+    space.reset(instant_space([]))
+
+    done = project.meltano("config", "test", TAP, check=False)
+
+    print(done.stdout, done.stderr)
+    assert done.returncode == 1
+    assert "Plugin configuration is invalid" in done.stdout + done.stderr
 
 
 def test_meltano_yml_is_as_its_schema_says() -> None:

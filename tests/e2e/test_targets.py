@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import contact
-from tests.e2e.conftest import SECOND_END, at
+from tests.e2e.conftest import SECOND_END, at, instant_space
+from tests.e2e.installed import Failed
 from tests.e2e.rows import fields
 from tests.e2e.targets import PAGE, Csv, PipedTarget, PipelinewisePostgres, Sqlite
 
@@ -95,19 +95,13 @@ def test_id_has_the_type_that_the_page_says(
     assert target.id_type().lower() in line
 
 
-def test_a_nul_ends_a_run_without_the_stream_map(
-    project: MeltanoProject, postgres: Postgres, tmp_path: Path
+def test_without_the_map_a_nul_in_an_array_ends_the_run(
+    project: MeltanoProject, space: Simulator, postgres: Postgres, tmp_path: Path
 ) -> None:
+    odd = contact(1, at("2024-06-02T10:00:00Z"), emails=["a\0@example.com"])
+    space.reset(instant_space([odd]))
+    project.settings["TAP_COMETLY_INCLUDE_ALL_EMAILS"] = "true"
     target = PipelinewisePostgres(tmp_path, postgres)
-    messages = project.tap().stdout
 
-    done = subprocess.run(  # noqa: S603
-        [*target.command(), "--config", tmp_path / "target.json"],
-        input=messages,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-
-    assert done.returncode != 0
-    assert "NUL" in done.stderr
+    with pytest.raises(Failed, match=r"unsupported Unicode escape sequence"):
+        target.load(project.tap().stdout)
