@@ -34,8 +34,8 @@ FIRST_POLL_SECONDS = 1
 POLL_SHARE = 0.25
 """The next poll comes after a quarter of an export's age: a quarter late at most."""
 MIN_POLL_SECONDS = 2.5
-MIN_QUEUE_POLL_SECONDS = 5
-"""For the newest export, of which only matters whether it is still queued."""
+MIN_OTHER_POLL_SECONDS = 5
+"""For exports other than the one to read next."""
 MAX_POLL_SECONDS = 15
 NEW_EXPORT_SECONDS = 60
 """Cometly may not find an export yet that it has just created."""
@@ -69,6 +69,7 @@ class Export:
         is_created: Whether Cometly has accepted it.
         export_id: Cometly's id, once it is created.
         created: When it was created.
+        created_after: The export in flight that was created just before it.
         polled: When it was last polled.
         is_queued: Whether it was still queued then.
         queued_seconds: How long it was seen queued.
@@ -84,6 +85,7 @@ class Export:
     is_created: bool = False
     export_id: int = 0
     created: float = 0.0
+    created_after: Export | None = None
     polled: float | None = None
     is_queued: bool = True
     queued_seconds: float = 0.0
@@ -240,7 +242,7 @@ class Exports:
 
     def _finish(self, head: Export) -> None:
         # Its stream refers to the export, and isal's reader hides such a circle from Python.
-        head.file = None
+        head.file = head.created_after = None
         self._queue.remove(head)
         self._previous_completed = head.completed
         timeout_share = head.processing_seconds / self._timeout_seconds
@@ -301,6 +303,7 @@ class Exports:
             export.is_created = True
             export.export_id = export_id
             export.created = self._clock.monotonic()
+            export.created_after = self._newest if self._newest in self._queue else None
             self._newest = export
             if is_alone:
                 self._creates_when_idle = False
@@ -406,11 +409,13 @@ class Exports:
         """When to poll an export; never, while nothing depends on it."""
         if export.needs_check:
             return self._no_poll_before
-        if export is self._queue[0]:
-            moment = self._next_head_poll(export)
+        head = self._queue[0]
+        if export is head:
+            moment = self._next_head_poll(head)
         elif export is self._newest and self._newest_decides():
-            moment = _next_by_age(export, export.created, MIN_QUEUE_POLL_SECONDS)
-            moment = max(moment, self._no_create_before)
+            moment = max(_next_other_poll(export), self._no_create_before)
+        elif export is head.created_after and not export.is_completed:
+            moment = max(_next_other_poll(export), head.created + self._timeout_seconds)
         else:
             return math.inf
         return max(moment, self._no_poll_before)
@@ -422,8 +427,16 @@ class Exports:
         return _next_by_age(head, head.url_missing_since or math.inf, MIN_POLL_SECONDS)
 
     def _counts_from(self, export: Export) -> float:
-        """From when the time-out of the export to read next counts."""
-        return max(export.created, self._previous_completed)
+        """From when the time-out counts: creation, or completion of the export before it.
+
+        That is the window before, and for a retry also the export created before: it may have to
+        wait for that, but no longer than for one time-out.
+        """
+        moment = max(export.created, self._previous_completed)
+        if export.created_after is not None:
+            longest_wait = export.created + self._timeout_seconds
+            moment = max(moment, min(export.created_after.completed, longest_wait))
+        return moment
 
     def _deadline(self, export: Export) -> float:
         """When an export counts as failed; never, before it is the one to read next."""
@@ -466,6 +479,10 @@ class Exports:
         """Poll all exports at once that may have failed too."""
         for export in self._in_flight():
             export.needs_check = not export.is_completed
+
+
+def _next_other_poll(export: Export) -> float:
+    return _next_by_age(export, export.created, MIN_OTHER_POLL_SECONDS)
 
 
 def _next_by_age(export: Export, since: float, min_seconds: float) -> float:
