@@ -1,61 +1,82 @@
-"""The life of an export: create, poll, time out, create anew, halve; several ahead, in order.
+"""The life of an export: created, polled, retried or split; several in flight, read in order.
 
-Cometly does the work, so one thread is enough: exports are created ahead of the one being read, and
-while they are processed the tap reads. Knows nothing of bytes or Singer.
+Cometly does the work, so one thread is enough: exports are created ahead of the one that is read.
+Knows nothing of bytes or Singer. All times are the clock's monotonic seconds.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
+import math
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tap_cometly.client import ExportVanished, RateLimited
-from tap_cometly.errors import CometlyError, ExportError, FileError, LineError
+from tap_cometly.client import CreateRefused, ExportVanished, RateLimited
+from tap_cometly.errors import CometlyError, ExportError, FileError, LineError, UrlRefused
 from tap_cometly.progress import duration
-from tap_cometly.times import format_local, format_utc
-from tap_cometly.windows import SHORTEST_SECONDS
+from tap_cometly.times import DAY_SECONDS, format_local, format_utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tap_cometly.client import CometlyClient
+    from tap_cometly.client import CometlyClient, ExportStatus
     from tap_cometly.files import Block, ExportFile, Storage
     from tap_cometly.settings import Settings
     from tap_cometly.times import Clock
     from tap_cometly.windows import Window, WindowPlan
 
+ALWAYS_IN_FLIGHT = 2
+"""Cometly works on one while the other is read; more only if it works on several at a time."""
 FIRST_POLL_SECONDS = 1
-"""After its creation; an export of a quiet hour is completed at once."""
+"""After the creation: the export of a quiet hour is completed at once."""
 POLL_SHARE = 0.25
 """The next poll comes after a quarter of an export's age: a quarter late at most."""
-SHORTEST_POLL_SECONDS = 2.5
-"""At most 24 polls a minute and one more per export; Cometly allows 30, and five creates."""
-LONGEST_POLL_SECONDS = 15
+MIN_POLL_SECONDS = 2.5
+MIN_OTHER_POLL_SECONDS = 5
+"""For exports other than the one to read next."""
+MAX_POLL_SECONDS = 15
+NEW_EXPORT_SECONDS = 60
+"""Cometly may not find an export yet that it has just created."""
+MISSING_URL_SECONDS = 300
+"""How long a completed export may be without a download URL."""
 HEARTBEAT_SECONDS = 30
 """How often a wait is logged, so that an orchestrator sees that the tap is alive."""
 
-_UNFINISHED = {"queued", "processing", "completed"}
-"""A completed export without a download URL is not finished either."""
+_KNOWN_STATUSES = {"queued", "processing", "completed", "failed"}
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tap-cometly")
 
 
-@dataclass(slots=True)
+class ExportFailed(Exception):  # noqa: N818 - not the run's failure: the export is retried
+    """The export failed, vanished or outlived its time-out."""
+
+    def __init__(self, reason: str, *, can_retry: bool = True, can_split: bool = True) -> None:
+        """Say why; and whether a retry, or shorter windows, may help."""
+        super().__init__(reason)
+        self.can_retry = can_retry
+        self.can_split = can_split
+
+
+@dataclass(eq=False, slots=True)
 class Export:
-    """One window's export.
+    """The export of a window.
 
     Attributes:
-        window: What it covers.
-        attempt: 1, or 2 for the one created anew.
-        is_created: Whether Cometly was asked for it, and took it.
+        window: The window.
+        attempt: 1, or 2 for the retry.
+        is_created: Whether Cometly has accepted it.
         export_id: Cometly's id, once it is created.
-        created: When it was created, in the clock's monotonic seconds.
-        deadline: When it has to be completed, likewise.
-        next_poll: When to ask for it next, likewise.
-        file: Its file, once that is begun.
+        created: When it was created.
+        created_after: The export in flight that was created just before it.
+        polled: When it was last polled.
+        is_queued: Whether it was still queued then.
+        queued_seconds: How long it was seen queued.
+        completed: When it was completed; infinite until then.
+        url_missing_since: When it was first seen completed without a download URL.
+        needs_check: Whether to poll it at once, because another export failed.
+        file: Its file, while that is read.
         contacts: How many contacts were read from it so far.
     """
 
@@ -64,36 +85,91 @@ class Export:
     is_created: bool = False
     export_id: int = 0
     created: float = 0.0
-    deadline: float = 0.0
-    next_poll: float = 0.0
+    created_after: Export | None = None
+    polled: float | None = None
+    is_queued: bool = True
+    queued_seconds: float = 0.0
+    completed: float = math.inf
+    url_missing_since: float | None = None
+    needs_check: bool = False
     file: ExportFile | None = None
     contacts: int = 0
 
     def blocks(self) -> Iterator[Block]:
-        """The lines of its file.
+        """Read its file.
 
         Yields:
-            Blocks of lines; none before the file is begun.
+            Blocks of lines.
 
         Raises:
-            FileError: The file could not be read whole.
-            LineError: A line is longer than any contact.
+            FileError: The file could not be read to its end.
+            LineError: A line is too long to be a contact.
         """
         if self.file is not None:
             yield from self.file.blocks()
 
+    @property
+    def is_completed(self) -> bool:
+        """Whether a poll has seen it completed."""
+        return self.completed < math.inf
+
+    @property
+    def processing_seconds(self) -> float:
+        """How long a completed export was processed."""
+        return max(self.completed - self.created - self.queued_seconds, 0)
+
+    def update(self, answer: ExportStatus, now: float) -> None:
+        """Note what a poll says.
+
+        Raises:
+            ExportFailed: It failed, or has been without a download URL for too long.
+        """
+        self.polled, self.needs_check = now, False
+        self.is_queued = answer.status == "queued"
+        if self.is_queued:
+            self.queued_seconds = now - self.created
+        if answer.status == "failed":
+            raise ExportFailed(_with_message("failed", answer.message))
+        if answer.status == "completed" and not self.is_completed:
+            self.completed = self._completion(answer, now)
+        if answer.download_url:
+            self.url_missing_since = None
+        elif self.is_completed:
+            self._check_missing_url(now)
+
+    def update_not_found(self, message: str, now: float) -> None:
+        """Note that a poll did not find it.
+
+        Raises:
+            ExportFailed: It was not created just now.
+        """
+        self.polled, self.needs_check = now, False
+        if now - self.created >= NEW_EXPORT_SECONDS:
+            self.is_queued = False
+            raise ExportFailed(_with_message("not found", message))
+
+    def _completion(self, answer: ExportStatus, now: float) -> float:
+        """When it was completed: what Cometly says, or else this moment."""
+        if answer.created_at is None or answer.completed_at is None:
+            return now
+        seconds = (answer.completed_at - answer.created_at).total_seconds()
+        return min(self.created + max(seconds, 0), now)
+
+    def _check_missing_url(self, now: float) -> None:
+        if self.url_missing_since is None:
+            self.url_missing_since = now
+        elif now - self.url_missing_since >= MISSING_URL_SECONDS:
+            message = f"completed without a download URL for {duration(MISSING_URL_SECONDS)}"
+            raise ExportFailed(message, can_split=False)
+
     def __str__(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         name = f"Export {self.export_id}" if self.is_created else "The export"
         return f"{name} of {format_utc(self.window.start)} to {format_utc(self.window.end)}"
 
 
-class ExportFailed(Exception):  # noqa: N818 - the export is created anew
-    """The export failed, vanished or outlived its time-out."""
-
-
 class Exports:
-    """The exports of a plan's windows: created ahead, handed on one by one in window order."""
+    """The exports of a plan's windows: created ahead, handed over one by one in window order."""
 
     def __init__(
         self,
@@ -103,16 +179,7 @@ class Exports:
         clock: Clock,
         settings: Settings,
     ) -> None:
-        """Create nothing yet.
-
-        Args:
-            plan: The windows.
-            client: Creates and polls exports.
-            storage: Opens their files.
-            clock: Tells the time, and waits.
-            settings: The Space's time zone, in which Cometly reads dates; how many exports may be
-                created and not yet wholly read; how long one may stay queued or processing.
-        """
+        """Create nothing yet."""
         self._plan = plan
         self._client = client
         self._storage = storage
@@ -120,33 +187,177 @@ class Exports:
         self._zone = settings.zone
         self._max_in_flight = settings.max_concurrent_exports
         self._timeout_seconds = settings.export_timeout_seconds
-        self._queue: deque[Export] = deque()
-        self._no_create_before = 0.0
+        self._queue: list[Export] = []
+        """In window order: exports in flight, and some that are to be created."""
+        self._newest: Export | None = None
+        """The one created last."""
+        self._creates_when_idle = False
+        """Whether Cometly refused a create because of the others in flight."""
+        self._no_create_before = self._no_poll_before = 0.0
+        self._previous_completed = -math.inf
+        """When the export before the next one to read was completed."""
         self._waiting_since = self._last_heartbeat = 0.0
         self._warned_of_status = False
 
     def __iter__(self) -> Iterator[Export]:
-        """Hand on the exports in window order, each when its file is begun.
+        """Hand over the exports in window order, each when its file is open.
 
         Yields:
-            Exports with an open file; asking for the next one closes it.
+            Exports. The reader counts `contacts`; asking for the next export closes the file and
+            lets the plan learn from it.
 
         Raises:
-            ExportError: An export could not be had.
+            ExportError: An export failed for good.
         """
         while self._queue or self._plan_next():
-            export = self._queue[0]
+            head = self._queue[0]
             try:
-                with error_context(export):
-                    file = self._begin(export)
-            except ExportFailed as why:
-                self._replace(export, str(why))
+                with error_context(head):
+                    file = self._open(head)
+            except ExportFailed as failure:
+                self._replace(head, failure)
+                self._check_all()
                 continue
             with closing(file):
-                yield export
-            # Its stream refers to the export, and isal's reader hides such a circle from Python.
-            export.file = None
-            self._queue.popleft()
+                yield head
+            self._finish(head)
+
+    def _open(self, head: Export) -> ExportFile:
+        """Wait until the export to read next is completed, and open its file."""
+
+        def fresh_url() -> str:
+            try:
+                return self._wait_for_url(head)
+            except ExportFailed as failure:
+                if head.file is None:
+                    raise
+                message = f"{failure} while its file was read; run the tap again"
+                raise FileError(message) from None
+
+        try:
+            head.file = self._storage.open(self._wait_for_url(head), fresh_url)
+        except UrlRefused as refusal:
+            raise ExportFailed(str(refusal)) from None
+        return head.file
+
+    def _finish(self, head: Export) -> None:
+        # Its stream refers to the export, and isal's reader hides such a circle from Python.
+        head.file = head.created_after = None
+        self._queue.remove(head)
+        self._previous_completed = head.completed
+        timeout_share = head.processing_seconds / self._timeout_seconds
+        self._plan.learn(head.window, head.contacts, timeout_share)
+
+    def _wait_for_url(self, head: Export) -> str:
+        """Wait until the export to read next is completed; meanwhile see to the others."""
+        self._waiting_since = self._last_heartbeat = self._clock.monotonic()
+        while True:
+            self._create_ahead()
+            self._sleep_until_due()
+            if url := self._poll_due(head):
+                return url
+
+    def _sleep_until_due(self) -> None:
+        """Sleep until there is something to create, to poll or to log."""
+        now = self._clock.monotonic()
+        if now >= self._last_heartbeat + HEARTBEAT_SECONDS:
+            self._last_heartbeat = now
+            head = self._queue[0]
+            what = f"for export {head.export_id}" if head.is_created else "to create an export"
+            logger.info("Waiting %s, %s so far", what, duration(now - self._waiting_since))
+        wakes = [self._next_poll(export) for export in self._in_flight()]
+        wakes.append(self._last_heartbeat + HEARTBEAT_SECONDS)
+        if now < self._no_create_before:
+            wakes.append(self._no_create_before)
+        self._clock.sleep(min(wakes) - now)
+
+    # Create.
+
+    def _create_ahead(self) -> None:
+        """Create all exports that may be created now."""
+        while self._has_room() and self._clock.monotonic() >= self._no_create_before:
+            export = self._first_to_create() or self._plan_next()
+            if export is None:
+                return
+            with error_context(export):
+                self._create(export)
+
+    def _has_room(self) -> bool:
+        """Whether one more export may be in flight."""
+        if not self._queue[0].is_created:
+            return True
+        return self._is_below_max() and not self._newest_decides()
+
+    def _create(self, export: Export) -> None:
+        is_alone = not self._in_flight()
+        try:
+            export_id = self._client.create_export(
+                format_local(export.window.start, self._zone),
+                format_local(export.window.end, self._zone),
+            )
+        except RateLimited as limit:
+            self._no_create_before = self._clock.monotonic() + limit.seconds
+        except CreateRefused as refusal:
+            self._wait_or_fail(export, refusal)
+        else:
+            export.is_created = True
+            export.export_id = export_id
+            export.created = self._clock.monotonic()
+            export.created_after = self._newest if self._newest in self._queue else None
+            self._newest = export
+            if is_alone:
+                self._creates_when_idle = False
+            logger.debug("%s is created", export)
+
+    def _wait_or_fail(self, export: Export, refusal: CreateRefused) -> None:
+        """Handle a refused create: too many in flight, too long a window, or refused for good.
+
+        Raises:
+            ExportFailed: Shorter windows may help.
+            CreateRefused: Nothing helps.
+        """
+        others = self._in_flight()
+        is_head = export is self._queue[0]
+        if is_head:
+            others = [other for other in others if self._may_be_processed(other)]
+        if not others:
+            if refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY and _is_long(export.window):
+                raise ExportFailed(str(refusal).rstrip("."), can_retry=False)
+            raise refusal
+        logger.info(
+            "%s: create refused (%d) with %d in flight; trying again when they are read",
+            export,
+            refusal.status,
+            len(others),
+        )
+        self._max_in_flight = len(others)
+        self._creates_when_idle = True
+        if is_head:  # a retry, so the others are read after it: wait until they are completed
+            self._no_create_before = self._clock.monotonic() + MAX_POLL_SECONDS
+            self._check_all()
+
+    def _may_be_processed(self, export: Export) -> bool:
+        age = self._clock.monotonic() - export.created
+        return not export.is_completed and age < self._timeout_seconds
+
+    def _is_below_max(self) -> bool:
+        return not self._creates_when_idle and len(self._in_flight()) < self._max_in_flight
+
+    def _newest_decides(self) -> bool:
+        """Whether the next export waits for the newest one to be no longer queued."""
+        return (
+            len(self._in_flight()) >= ALWAYS_IN_FLIGHT
+            and self._newest is not None
+            and self._newest.is_queued
+            and self._is_below_max()
+            and not (self._first_to_create() is None and self._plan.is_finished)
+        )
+
+    def _in_flight(self) -> list[Export]:
+        return [export for export in self._queue if export.is_created]
+
+    def _first_to_create(self) -> Export | None:
+        return next((export for export in self._queue if not export.is_created), None)
 
     def _plan_next(self) -> Export | None:
         window = self._plan.next_window()
@@ -155,135 +366,147 @@ class Exports:
         self._queue.append(Export(window))
         return self._queue[-1]
 
-    def _begin(self, export: Export) -> ExportFile:
-        """Wait until an export is completed, and begin to read its file."""
+    # Poll.
 
-        def fresh_url() -> str:
-            if export.file is None:
-                return self._download_url(export)
-            export.deadline = self._clock.monotonic() + self._timeout_seconds
+    def _poll_due(self, head: Export) -> str | None:
+        """Poll the exports that are due; return the head's download URL, if it has one."""
+        for export in self._in_flight():
+            if self._clock.monotonic() < self._next_poll(export):
+                continue
+            is_check = export.needs_check
             try:
-                return self._download_url(export)
-            except ExportFailed as lost:
-                message = f"{lost} while its file was read; run the tap again"
-                raise FileError(message) from None
-
-        export.file = self._storage.open(self._download_url(export), fresh_url)
-        return export.file
-
-    def _download_url(self, export: Export) -> str:
-        """Wait until an export is created and completed; then it has a download URL."""
-        self._waiting_since = self._last_heartbeat = self._clock.monotonic()
-        while not export.is_created:
-            self._wait_until(self._no_create_before, "Cometly's limit on new exports")
-        while True:
-            self._wait_until(export.next_poll, f"export {export.export_id}")
-            if url := self._poll(export):
-                return url
-
-    def _wait_until(self, moment: float, what: str) -> None:
-        """Wait; meanwhile create exports ahead as soon as Cometly lets the tap."""
-        while True:
-            self._create_ahead()
-            now = self._clock.monotonic()
-            if now >= moment:
-                return
-            if now >= self._last_heartbeat + HEARTBEAT_SECONDS:
-                self._last_heartbeat = now
-                logger.info("Waiting for %s, %s so far", what, duration(now - self._waiting_since))
-            wake = min(moment, self._last_heartbeat + HEARTBEAT_SECONDS)
-            if now < self._no_create_before < wake:
-                wake = self._no_create_before
-            self._clock.sleep(wake - now)
-
-    def _create_ahead(self) -> None:
-        """Create as many exports as may be in flight, unless Cometly asks to wait."""
-        in_flight = sum(export.is_created for export in self._queue)
-        for _ in range(in_flight, self._max_in_flight):
-            if self._clock.monotonic() < self._no_create_before:
-                return
-            waiting = (export for export in self._queue if not export.is_created)
-            export = next(waiting, None) or self._plan_next()
-            if export is None:
-                return
-            self._create(export)
-
-    def _create(self, export: Export) -> None:
-        try:
-            with error_context(export):
-                export.export_id = self._client.create_export(
-                    format_local(export.window.start, self._zone),
-                    format_local(export.window.end, self._zone),
-                )
-        except RateLimited as limit:
-            self._no_create_before = self._clock.monotonic() + limit.seconds
-            return
-        export.is_created = True
-        export.created = self._clock.monotonic()
-        export.deadline = export.created + self._timeout_seconds
-        export.next_poll = export.created + FIRST_POLL_SECONDS
-        logger.debug("%s is created", export)
+                with error_context(export):
+                    url = self._poll(export)
+            except ExportFailed as failure:
+                if export is head:
+                    raise
+                self._replace(export, failure)
+                if not is_check:
+                    self._check_all()
+            else:
+                if url and export is head:
+                    return url
+        return None
 
     def _poll(self, export: Export) -> str | None:
-        """Ask once how a created export is doing; its download URL, if it has one by now."""
         asked = self._clock.monotonic()
         try:
             answer = self._client.get_export(export.export_id)
         except RateLimited as limit:
-            export.next_poll = self._clock.monotonic() + limit.seconds
+            self._no_poll_before = self._clock.monotonic() + limit.seconds
             return None
         except ExportVanished as vanished:
-            raise ExportFailed(_with_words("it vanished", str(vanished))) from None
-        if answer.download_url:
-            export.next_poll = asked + SHORTEST_POLL_SECONDS
-            return answer.download_url
-        if answer.status == "failed":
-            raise ExportFailed(_with_words("it failed", answer.message))
+            export.update_not_found(str(vanished), asked)
+            return None
         self._warn_of_unknown(answer.status)
-        age = asked - export.created
-        if asked >= export.deadline:
-            message = f"it was not done {duration(age)} after its creation"
+        export.update(answer, asked)
+        if asked >= self._deadline(export):
+            message = f"not completed after {duration(asked - self._counts_from(export))}"
             raise ExportFailed(message)
-        pause = min(max(age * POLL_SHARE, SHORTEST_POLL_SECONDS), LONGEST_POLL_SECONDS)
-        export.next_poll = min(asked + pause, export.deadline)
-        return None
+        return answer.download_url
 
-    def _replace(self, export: Export, why: str) -> None:
-        """Put another export in a lost one's place, or two of half its window."""
-        self._queue.popleft()
-        if export.attempt == 1:
-            logger.warning("%s: %s; creating it anew", export, why)
-            self._queue.appendleft(Export(export.window, attempt=2))
-            return
-        halves = export.window.halves(self._zone)
-        if export.window.seconds <= SHORTEST_SECONDS or halves is None:
-            message = (
-                f"{export}: {why}; the one before it was lost too, and its window is too short to "
-                "be halved; run the tap again later, and if it fails again ask Cometly's support."
-            )
-            raise ExportError(message)
-        logger.warning("%s: %s; the one before it was lost too: halving its window", export, why)
-        self._queue.extendleft(Export(half) for half in reversed(halves))
+    def _next_poll(self, export: Export) -> float:
+        """When to poll an export; never, while nothing depends on it."""
+        if export.needs_check:
+            return self._no_poll_before
+        head = self._queue[0]
+        if export is head:
+            moment = self._next_head_poll(head)
+        elif export is self._newest and self._newest_decides():
+            moment = max(_next_other_poll(export), self._no_create_before)
+        elif export is head.created_after and not export.is_completed:
+            moment = max(_next_other_poll(export), head.created + self._timeout_seconds)
+        else:
+            return math.inf
+        return max(moment, self._no_poll_before)
+
+    def _next_head_poll(self, head: Export) -> float:
+        if not head.is_completed:
+            moment = _next_by_age(head, self._counts_from(head), MIN_POLL_SECONDS)
+            return min(moment, self._deadline(head))
+        return _next_by_age(head, head.url_missing_since or math.inf, MIN_POLL_SECONDS)
+
+    def _counts_from(self, export: Export) -> float:
+        """From when the time-out counts: creation, or completion of the export before it.
+
+        That is the window before, and for a retry also the export created before: it may have to
+        wait for that, but no longer than for one time-out.
+        """
+        moment = max(export.created, self._previous_completed)
+        if export.created_after is not None:
+            longest_wait = export.created + self._timeout_seconds
+            moment = max(moment, min(export.created_after.completed, longest_wait))
+        return moment
+
+    def _deadline(self, export: Export) -> float:
+        """When an export counts as failed; never, before it is the one to read next."""
+        if export is not self._queue[0] or export.is_completed:
+            return math.inf
+        return self._counts_from(export) + self._timeout_seconds
 
     def _warn_of_unknown(self, status: str) -> None:
-        if status not in _UNFINISHED and not self._warned_of_status:
+        if status not in _KNOWN_STATUSES and not self._warned_of_status:
             self._warned_of_status = True
             logger.warning("Unknown export status %.100r counts as still processing", status)
 
+    # Retry and split.
 
-def _with_words(what: str, message: str | None) -> str:
-    return f'{what}, and Cometly says "{message}"' if message else what
+    def _replace(self, export: Export, failure: ExportFailed) -> None:
+        """Put a retry in a failed export's place, or two exports of half its window.
+
+        Raises:
+            ExportError: It was the retry, and its window cannot be split.
+        """
+        place = self._queue.index(export)
+        if export.attempt == 1 and failure.can_retry:
+            logger.warning("%s: %s; retrying", export, failure)
+            self._queue[place] = Export(export.window, attempt=2)
+            return
+        retried = "retry failed too; " if failure.can_retry else ""
+        halves = self._plan.halve(export.window) if failure.can_split else None
+        if halves is not None:
+            logger.warning("%s: %s; %ssplitting the window", export, failure, retried)
+            self._queue[place : place + 1] = [Export(half) for half in halves]
+        elif place == 0:
+            message = (
+                f"{export}: {failure}; {retried}run the tap again later, and if it fails again "
+                "contact Cometly's support."
+            )
+            raise ExportError(message)
+        # Else it fails again when it is the next to read: the windows before it come first.
+
+    def _check_all(self) -> None:
+        """Poll all exports at once that may have failed too."""
+        for export in self._in_flight():
+            export.needs_check = not export.is_completed
+
+
+def _next_other_poll(export: Export) -> float:
+    return _next_by_age(export, export.created, MIN_OTHER_POLL_SECONDS)
+
+
+def _next_by_age(export: Export, since: float, min_seconds: float) -> float:
+    """When to poll an export again: after a part of its age, within bounds."""
+    if export.polled is None:
+        return export.created + FIRST_POLL_SECONDS
+    pause = (export.polled - since) * POLL_SHARE
+    return export.polled + min(max(pause, min_seconds), MAX_POLL_SECONDS)
+
+
+def _is_long(window: Window) -> bool:
+    return window.seconds > DAY_SECONDS
+
+
+def _with_message(what: str, message: str | None) -> str:
+    return f'{what}, Cometly says "{message}"' if message else what
 
 
 @contextmanager
 def error_context(export: Export) -> Iterator[None]:
-    """Name an export and its window in whatever goes wrong with it.
-
-    Args:
-        export: The export.
+    """Name an export and its window in the errors of what is done with it.
 
     Raises:
-        ExportError: In place of an error that knows nothing of windows.
+        ExportError: In place of an error that does not know them.
     """
     try:
         yield

@@ -1,8 +1,9 @@
-"""How far a sync is, in lines that a person likes to read."""
+"""How far a sync is, as log lines."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING
 
 from tap_cometly.times import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, format_local
@@ -12,85 +13,64 @@ if TYPE_CHECKING:
 
     from tap_cometly.windows import Window
 
-_LITTLE_SHARE = 0.01
-"""With less behind it, a sync cannot tell how long the rest takes."""
+_ENOUGH_SHARE = 0.1
+_ENOUGH_WINDOWS = 5
+"""The time left is estimated after a tenth of the range or five windows, from the last five:
+the first windows are short, and say little about the rest."""
 
 
 class Progress:
-    """Tells after each window how far the sync is."""
+    """Reports after each window how far the sync is."""
 
     def __init__(self, start: datetime, end: datetime, zone: tzinfo, began: float) -> None:
-        """Note what lies ahead.
-
-        Args:
-            start: First instant of the sync's range.
-            end: Last instant of it.
-            zone: The Space's time zone, in which times are shown.
-            began: When the sync began, in seconds of a monotonic clock.
-        """
+        """Start at the monotonic second `began`; times are shown in the Space's zone."""
         self._start = start
         self._end = end
         self._zone = zone
         self._began = began
-        self._last = began
-        self.contacts = 0
+        self._contacts = 0
+        self._last = deque([(began, 0.0)], maxlen=_ENOUGH_WINDOWS + 1)
+        """When the last windows were done, and the share of the range that was done then."""
 
     def opening(self) -> str:
-        """What lies ahead, in one line."""
+        """The range, in one line."""
         return f"Contacts created from {self._span(self._start, self._end)} ({self._zone})"
 
     def window_done(self, window: Window, contacts: int, now: float) -> str:
-        """One line for a window.
-
-        Args:
-            window: The window.
-            contacts: How many contacts it had.
-            now: The current second of the same clock.
-
-        Returns:
-            Window in the Space's time, contacts, seconds, share of the range, time left.
-        """
-        self.contacts += contacts
-        seconds, self._last = now - self._last, now
-        share = (window.end - self._start).total_seconds() / (
-            self._end - self._start
-        ).total_seconds()
+        """One line for a window: its span, contacts, seconds; share of the range, time left."""
+        self._contacts += contacts
+        seconds = now - self._last[-1][0]
+        share = (window.end - self._start) / (self._end - self._start)
+        self._last.append((now, share))
         return (
-            f"{self._span(window.start, window.end)} | {contacts:>9,} contacts | "
-            f"{seconds:>8,.1f} s | {math.floor(share * 100):>3}% done | {self._left(share, now)}"
+            f"{self._span(window.start, window.end)} | {contacts:>9,} {_noun(contacts):<8} | "
+            f"{seconds:>8,.1f} s | {math.floor(share * 100):>3}% done | {self._left(share)}"
         )
 
     def closing(self, now: float) -> str:
-        """The whole sync in one line.
+        """The whole sync in one line."""
+        return (
+            f"Complete: {self._contacts:,} {_noun(self._contacts)} in {duration(now - self._began)}"
+        )
 
-        Args:
-            now: The current second of the same clock.
-
-        Returns:
-            How many contacts there were and how long it took.
-        """
-        return f"Complete: {self.contacts:,} contacts in {duration(now - self._began)}"
-
-    def _left(self, share: float, now: float) -> str:
+    def _left(self, share: float) -> str:
         if share >= 1:
             return "complete"
-        if share < _LITTLE_SHARE:
-            return "time left unknown yet"
-        return f"about {duration((now - self._began) * (1 - share) / share)} left"
+        if share < _ENOUGH_SHARE and len(self._last) <= _ENOUGH_WINDOWS:
+            return "time left unknown"
+        (then, share_then), (now, _) = self._last[0], self._last[-1]
+        return f"about {duration((now - then) / (share - share_then) * (1 - share))} left"
 
     def _span(self, start: datetime, end: datetime) -> str:
         return f"{format_local(start, self._zone)} to {format_local(end, self._zone)}"
 
 
+def _noun(contacts: int) -> str:
+    return "contact" if contacts == 1 else "contacts"
+
+
 def duration(seconds: float) -> str:
-    """A span of time in words.
-
-    Args:
-        seconds: Its length.
-
-    Returns:
-        Like `40 s`, `12 min`, `3 h 05 min` or `2 d 04 h`.
-    """
+    """A span of time in words: `40 s`, `12 min`, `3 h 05 min` or `2 d 04 h`."""
     whole = round(seconds)
     if whole < 2 * MINUTE_SECONDS:
         return f"{whole} s"

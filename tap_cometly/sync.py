@@ -67,7 +67,6 @@ def windows_of_contacts(
     plan = WindowPlan(*sync, settings.zone, settings.window_seconds)
     for export in _exports(plan, settings, clock):
         yield export.window, _contacts(export, reader)
-        plan.learn(export.window, export.contacts)
         line = progress.window_done(export.window, export.contacts, clock.monotonic())
         logger.info("%s", line)
     logger.info("%s", progress.closing(clock.monotonic()))

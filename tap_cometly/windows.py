@@ -1,10 +1,10 @@
-"""When: where a sync starts and ends, and the windows of creation time in between.
+"""Where a sync starts and ends, and the windows of creation time in between.
 
-Pure reckoning with instants and a time zone: no HTTP, no Singer, no clock of its own. Instants are
-whole seconds in UTC; wall-clock times appear only where the contract speaks of local midnights.
+Pure calculation with instants and a time zone: no HTTP, no Singer, no clock. Instants are whole
+seconds in UTC; wall-clock times appear only where windows end at local midnights.
 
-Cometly reads an export's two dates as wall-clock times in the Space's zone. When clocks go back a
-stretch of wall-clock time happens twice, so a date in it is ambiguous; no boundary may lie there.
+Cometly reads an export's dates as wall-clock times in the Space's zone. When clocks go back, a
+stretch of wall-clock time happens twice and a date in it is ambiguous: no boundary may lie there.
 """
 
 from __future__ import annotations
@@ -24,29 +24,39 @@ from tap_cometly.times import (
     wall_time,
 )
 
-FIRST_LENGTH_SECONDS = DAY_SECONDS
-"""An adaptive sync knows nothing of a Space at first; a day is small even in a large one."""
-SHORTEST_SECONDS = HOUR_SECONDS
-"""Adaptive windows are not shorter, and no shorter window is halved."""
-LONGEST_SECONDS = 90 * DAY_SECONDS
-"""Bounds what one failed export costs."""
-CONTACTS_AIMED_AT = 100_000
-"""Cometly's page: an export can handle "100,000+ contacts efficiently"."""
+FIRST_WINDOWS = 3
+"""These are one day long: enough for a daily run, and small even in a large Space."""
+BLIND_FACTOR = 3
+MAX_BLIND_SECONDS = 10 * DAY_SECONDS
+"""While no window has been read, each is three times as long as the last, up to ten days."""
+MIN_SECONDS = HOUR_SECONDS
+MAX_SECONDS = 90 * DAY_SECONDS
+"""Bounds of an adaptive window; a window of an hour or less is not halved either."""
 MAX_FACTOR = 10
-"""One window tells the next by at most this factor: a burst or a lull is not the rule."""
+"""The next window is at most this much longer or shorter than the last one read."""
+MIN_AIM = 100_000
+MAX_AIM = 500_000
+"""Contacts in an export. Cometly promises "100,000+ contacts efficiently", so the aim starts low
+and grows as long as exports stay well within their time-out."""
+SAFE_SHARE = 2 / 3
+"""An export should be processed within this share of its time-out."""
+CEILING_WINDOWS = 10
+"""So many windows stay within a ceiling after the first halving, twice as many after the next."""
+LIFTING_CONTACTS = 50_000
+"""An export this large shows that not the windows' length was the problem."""
 SETTLE_DELAY = timedelta(minutes=5)
-"""A contact created just now may not be exportable yet, so the range ends this long ago."""
+"""Contacts created just now may not be exportable yet, so a sync ends this long ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of creation time that one export covers.
+    """A stretch of creation time, covered by one export.
 
     Attributes:
         start: First instant, UTC, whole seconds.
-        end: Last instant, UTC, whole seconds; the next window starts at this very second.
-        nominal_seconds: The length that was aimed at, before it was cut to days, minutes, midnight
-            or the end of the range.
+        end: Last instant, UTC, whole seconds; the next window starts at the same second.
+        nominal_seconds: Planned length, in whole days or minutes. The window is shorter where the
+            range ends, and differs where a local midnight or a clock change decides.
     """
 
     start: datetime
@@ -58,27 +68,6 @@ class Window:
         """Elapsed seconds from start to end."""
         return round((self.end - self.start).total_seconds())
 
-    def halves(self, zone: tzinfo) -> tuple[Window, Window] | None:
-        """Cut the window in two.
-
-        Args:
-            zone: The Space's time zone.
-
-        Returns:
-            Two windows that meet between start and end, or None where no boundary can lie
-            between them.
-        """
-        middle = _clear_boundary(
-            self.start + timedelta(seconds=self.seconds // 2), zone, self.start
-        )
-        if not self.start < middle < self.end:
-            return None
-        nominal = self.nominal_seconds / 2
-        return (
-            replace(self, end=middle, nominal_seconds=nominal),
-            replace(self, start=middle, nominal_seconds=nominal),
-        )
-
 
 def sync_range(  # noqa: PLR0913 - all by name
     *,
@@ -89,19 +78,7 @@ def sync_range(  # noqa: PLR0913 - all by name
     now: datetime,
     zone: tzinfo,
 ) -> tuple[datetime, datetime] | None:
-    """Where a sync starts and ends.
-
-    Args:
-        start_date: Earliest creation time to export.
-        end_date: Latest creation time to export, or None for no bound of the user's.
-        bookmark: The end of the last window that an earlier sync finished, if there was one.
-        lookback_days: How far before the bookmark to export again; whole days are calendar days.
-        now: The current time.
-        zone: The Space's time zone.
-
-    Returns:
-        The first and the last instant (UTC, whole seconds), or None where there is nothing to do.
-    """
+    """Return the first and the last instant of a sync, or None if there is nothing to sync."""
     end = (now - SETTLE_DELAY).replace(microsecond=0)
     if end_date is not None:
         end = min(end, end_date)
@@ -109,7 +86,7 @@ def sync_range(  # noqa: PLR0913 - all by name
 
     start = start_date
     if bookmark is not None and bookmark > start_date:
-        # No further than to start_date: a longer way back may lie before the calendar's first year.
+        # Not beyond start_date: a long lookback may reach before the calendar's first year.
         days_back = min(lookback_days, (bookmark - start_date) / timedelta(days=1) + 2)
         start = max(start_date, _look_back(bookmark, days_back, zone))
     start = _before_repeated(start, zone)
@@ -119,56 +96,100 @@ def sync_range(  # noqa: PLR0913 - all by name
 
 
 class WindowPlan:
-    """Hands out the windows of a sync, from its start to its end, each as long as is wise by then.
-
-    Adaptive lengths follow how many contacts the last wholly read window had.
-    """
+    """Hands out the windows of a sync in order, each as long as the exports read so far suggest."""
 
     def __init__(
         self, start: datetime, end: datetime, zone: tzinfo, fixed_seconds: float | None = None
     ) -> None:
-        """Plan the windows of a range.
-
-        Args:
-            start: First instant of the range, UTC.
-            end: Last instant of the range, UTC.
-            zone: The Space's time zone.
-            fixed_seconds: Length of every window; None for adaptive lengths.
-        """
-        self.start = start
-        self.end = end
-        self._zone = zone
+        """Plan a range of instants; `fixed_seconds` is the length of every window, if given."""
         self._next_start = start
+        self._end = end
+        self._zone = zone
         self._fixed_seconds = fixed_seconds
-        self._length_seconds = float(FIRST_LENGTH_SECONDS)
+        self._planned = 0
+        self._last_nominal = float(DAY_SECONDS)
+        self._last_read: tuple[float, int] | None = None
+        self._aim = MIN_AIM
+        self._ceiling = math.inf
+        self._ceiling_windows_left = 0
+        self._next_ceiling_windows = CEILING_WINDOWS
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last window has been handed out."""
+        return self._next_start >= self._end
 
     def next_window(self) -> Window | None:
-        """The window after the last one handed out, or None after the range's end."""
-        if self._next_start >= self.end:
+        """Plan the next window; None after the last one."""
+        if self.is_finished:
             return None
-        nominal = self._fixed_seconds or self._length_seconds
-        window = Window(
-            self._next_start,
-            min(_window_end(self._next_start, nominal, self._zone), self.end),
-            nominal,
-        )
-        self._next_start = window.end
+        nominal = _cut(self._fixed_seconds or self._adaptive_seconds())
+        end = min(_window_end(self._next_start, nominal, self._zone), self._end)
+        window = Window(self._next_start, end, nominal)
+        self._next_start = end
+        self._planned += 1
+        self._last_nominal = nominal
         return window
 
-    def learn(self, window: Window, contacts: int) -> None:
-        """Let the windows planned from now on follow one that was wholly read.
+    def learn(self, window: Window, contacts: int, timeout_share: float) -> None:
+        """Take a fully read window into account.
 
         Args:
             window: The window.
-            contacts: How many contacts its export had.
+            contacts: Number of contacts in its export.
+            timeout_share: The export's processing time, as a share of the time-out.
         """
-        factor = (
-            min(max(CONTACTS_AIMED_AT / contacts, 1 / MAX_FACTOR), MAX_FACTOR)
-            if contacts
-            else MAX_FACTOR
+        self._last_read = window.nominal_seconds, contacts
+        if contacts >= LIFTING_CONTACTS:
+            self._ceiling_windows_left = 0
+        if timeout_share > SAFE_SHARE:
+            self._halve_aim()
+        elif contacts and timeout_share * 2 * self._aim / contacts < SAFE_SHARE:
+            self._aim = min(2 * self._aim, MAX_AIM)
+
+    def halve(self, window: Window) -> tuple[Window, Window] | None:
+        """Split a window whose exports fail, and plan shorter ones for a while.
+
+        Returns:
+            Two windows that meet between start and end; None if the window is too short.
+        """
+        if window.seconds <= MIN_SECONDS:
+            return None
+        middle = _clear_boundary(
+            window.start + timedelta(seconds=window.seconds // 2), self._zone, window.start
         )
-        length = window.nominal_seconds * factor
-        self._length_seconds = min(max(length, SHORTEST_SECONDS), LONGEST_SECONDS)
+        if not window.start < middle < window.end:
+            return None
+        nominal = window.nominal_seconds / 2
+        self._lower_ceiling(nominal)
+        self._halve_aim()
+        return (
+            replace(window, end=middle, nominal_seconds=nominal),
+            replace(window, start=middle, nominal_seconds=nominal),
+        )
+
+    def _adaptive_seconds(self) -> float:
+        if self._planned < FIRST_WINDOWS:
+            length = float(DAY_SECONDS)
+        elif self._last_read is None:
+            length = min(self._last_nominal * BLIND_FACTOR, MAX_BLIND_SECONDS)
+        else:
+            nominal, contacts = self._last_read
+            factor = self._aim / contacts if contacts else MAX_FACTOR
+            length = nominal * min(max(factor, 1 / MAX_FACTOR), MAX_FACTOR)
+            length = min(max(length, MIN_SECONDS), MAX_SECONDS)
+        if self._ceiling_windows_left:
+            self._ceiling_windows_left -= 1
+            length = min(length, self._ceiling)
+        return length
+
+    def _lower_ceiling(self, seconds: float) -> None:
+        self._ceiling = min(seconds, self._ceiling) if self._ceiling_windows_left else seconds
+        self._ceiling_windows_left = self._next_ceiling_windows
+        self._next_ceiling_windows *= 2
+
+    def _halve_aim(self) -> None:
+        self._aim = max(self._aim // 2, MIN_AIM)
 
 
 def _look_back(bookmark: datetime, lookback_days: float, zone: tzinfo) -> datetime:
@@ -182,18 +203,24 @@ def _look_back(bookmark: datetime, lookback_days: float, zone: tzinfo) -> dateti
     return midnight(wall_time(earlier - timedelta(days=part_of_day), zone).date(), zone)
 
 
-def _window_end(start: datetime, length_seconds: float, zone: tzinfo) -> datetime:
-    days = math.floor(length_seconds / DAY_SECONDS)
-    if days:
-        end = midnight(wall_time(start, zone).date() + timedelta(days=days), zone)
-    else:
-        minutes = math.floor(length_seconds / MINUTE_SECONDS)
-        end = start + timedelta(minutes=minutes)
+def _cut(seconds: float) -> float:
+    """Cut a length to whole days, or to whole minutes if it is less than a day."""
+    unit = DAY_SECONDS if seconds >= DAY_SECONDS else MINUTE_SECONDS
+    return float(seconds // unit * unit)
+
+
+def _window_end(start: datetime, nominal_seconds: float, zone: tzinfo) -> datetime:
+    if nominal_seconds < DAY_SECONDS:
+        return _clear_boundary(start + timedelta(seconds=nominal_seconds), zone, start)
+    day = wall_time(start, zone).date() + timedelta(seconds=nominal_seconds)
+    end = midnight(day, zone)
+    if end - start < timedelta(hours=1):
+        end = midnight(day + timedelta(days=1), zone)
     return _clear_boundary(end, zone, start)
 
 
 def _clear_boundary(boundary: datetime, zone: tzinfo, start: datetime) -> datetime:
-    """Move a boundary out of repeated wall-clock time, back if that is after the window's start."""
+    """Move a boundary out of repeated wall-clock time: back, or forward if that is no window."""
     stretch = repeated_stretch(boundary, zone)
     if stretch is None:
         return boundary

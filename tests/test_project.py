@@ -184,14 +184,14 @@ def test_a_module_imports_nothing_that_it_should_not_know(module: str) -> None:
     } == set()
 
 
-@pytest.mark.parametrize(("package", "types"), [("tap_cometly", False), ("simulator", True)])
-def test_no_package_has_an_import_circle(package: str, *, types: bool) -> None:
+@pytest.mark.parametrize("package", ["tap_cometly", "simulator"])
+def test_no_package_has_an_import_circle_not_even_for_types(package: str) -> None:
     files = {f"{package}.{path.stem}": path for path in (ROOT / package).glob("*.py")}
-    graph = {name: imports(path, types=types) & files.keys() for name, path in files.items()}
+    graph = {name: imports(path, types=True) & files.keys() for name, path in files.items()}
 
     order = [*TopologicalSorter(graph).static_order()]  # raises a CycleError
 
-    assert order.index(f"{package}.__main__") > len(order) // 2
+    assert f"{package}.__main__" in order
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
