@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from jsonschema import Draft202012Validator
@@ -20,7 +21,7 @@ from jsonschema import Draft202012Validator
 from tap_cometly.errors import MissingSettingError, SettingError
 from tap_cometly.redaction import HIDDEN
 from tap_cometly.times import DAY_SECONDS, MINUTE_SECONDS, read_instant
-from tap_cometly.transport import is_safe_url
+from tap_cometly.transport import is_possible_host, is_safe_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -368,6 +369,8 @@ def _api_url(config: Mapping[str, Any]) -> str:
         raise SettingError("api_url", HIDDEN, _URL)  # may hold credentials
     if not is_safe_url(url) or "#" in url or not _VISIBLE_ASCII.fullmatch(url):
         raise SettingError("api_url", url, _URL)
+    if not is_possible_host(urlsplit(url).hostname or ""):
+        raise SettingError("api_url", url, "a URL with a host name that can exist")
     return url.rstrip("/")
 
 

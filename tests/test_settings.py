@@ -104,6 +104,7 @@ REJECTED: list[tuple[str, str, list[object]]] = [
     ("export_timeout_minutes", "a finite number", [math.nan, math.inf]),
     ("api_url", URL, ["http://app.cometly.com/public-api/v1", "app.cometly.com", "https://", ""]),
     ("api_url", URL, ["https://a.com/#v1", "https://a.com/a b", "https://a.com/\n", 443]),
+    ("api_url", "a URL with a host name that can exist", ["https://a..b", f"https://{'a' * 64}.b"]),
     ("user_agent", "printable ASCII text", ["", " ", "tap\r\nX-Admin: 1", "tap\n", "\u202etap"]),
     ("user_agent", "text", [7]),
     ("flattening_enabled", "true or false", ["x"]),
@@ -222,6 +223,7 @@ def test_a_rejected_value_that_may_be_secret_is_not_shown(name: str, value: obje
         ("timezone", "Etc/GMT+5", "zone", ZoneInfo("Etc/GMT+5")),
         ("api_url", "https://eu.cometly.com/v2/", "api_url", "https://eu.cometly.com/v2"),
         ("api_url", "http://127.0.0.1:8000/", "api_url", "http://127.0.0.1:8000"),
+        ("api_url", "http://[::1]:8000", "api_url", "http://[::1]:8000"),
         ("user_agent", "acme etl (ops@acme.io)", "user_agent", "acme etl (ops@acme.io)"),
     ],
 )
