@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import sys
-import threading
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -383,39 +380,3 @@ class TestLog:
 
         points = [json.loads(m[8:]) for m in caplog.messages if m.startswith("METRIC: ")]
         assert {point["metric"]: point["value"] for point in points}["record_count"] == 48
-
-
-class FilesWritten:
-    """The files that this thread opens for writing, while `paths` is a list."""
-
-    paths: list[str] | None = None
-
-    def __init__(self) -> None:
-        """Listen to the end of the process: Python has no way to stop."""
-        self._thread = threading.get_ident()
-        sys.addaudithook(self._hear)
-
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event != "open" or self.paths is None or threading.get_ident() != self._thread:
-            return
-        path, _, flags = arguments
-        # Python may keep the code of a module that is loaded only now.
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and "__pycache__" not in str(path):
-            self.paths.append(str(path))
-
-
-def test_a_run_writes_files_only_with_batch_config(world: World, tmp_path: Path) -> None:
-    world.fill(contacts_every(HOUR, JUNE, JUNE + 3 * DAY))
-    batch_config = {"encoding": {"format": "jsonl"}, "storage": {"root": tmp_path.as_uri()}}
-    written = FilesWritten()
-
-    cases: list[tuple[dict[str, Any], bool]] = [
-        ({}, False),
-        ({"stream_maps": {"contacts": {"x": "id"}}}, False),
-        ({"batch_config": batch_config}, True),
-    ]
-    for settings, some in cases:
-        written.paths = paths = list[str]()
-        run = world.sync(**settings)
-        written.paths = None
-        assert (run.error, bool(paths)) == (None, some)
