@@ -52,6 +52,12 @@ sys.meta_path.insert(0, Finder())
 """Sends a signal when the tap begins to import the SDK."""
 
 
+@pytest.fixture(autouse=True)
+def _sighup() -> None:
+    """Pytest may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 # In this process.
 
 
