@@ -321,7 +321,8 @@ class Exports:
         if is_head:
             others = [other for other in others if self._may_be_processed(other)]
         if not others:
-            if refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY and _is_long(export.window):
+            is_long = export.window.seconds > DAY_SECONDS
+            if is_long and refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise ExportFailed(str(refusal).rstrip("."), can_retry=False)
             raise refusal
         logger.info(
@@ -429,13 +430,13 @@ class Exports:
     def _counts_from(self, export: Export) -> float:
         """From when the time-out counts: creation, or completion of the export before it.
 
-        That is the window before, and for a retry also the export created before: it may have to
-        wait for that, but no longer than for one time-out.
+        That is the window before, and for a retry also the one created before, for which it may
+        have to wait; but no longer than for one time-out.
         """
         moment = max(export.created, self._previous_completed)
-        if export.created_after is not None:
-            longest_wait = export.created + self._timeout_seconds
-            moment = max(moment, min(export.created_after.completed, longest_wait))
+        before = export.created_after
+        if before is not None and (before.is_completed or before in self._queue):
+            moment = max(moment, min(before.completed, export.created + self._timeout_seconds))
         return moment
 
     def _deadline(self, export: Export) -> float:
@@ -491,10 +492,6 @@ def _next_by_age(export: Export, since: float, min_seconds: float) -> float:
         return export.created + FIRST_POLL_SECONDS
     pause = (export.polled - since) * POLL_SHARE
     return export.polled + min(max(pause, min_seconds), MAX_POLL_SECONDS)
-
-
-def _is_long(window: Window) -> bool:
-    return window.seconds > DAY_SECONDS
 
 
 def _with_message(what: str, message: str | None) -> str:

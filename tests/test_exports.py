@@ -75,8 +75,8 @@ class FakeCometly:
     """Cometly's two calls and its storage, on a virtual clock.
 
     Attributes:
-        outcomes: What becomes of the first exports: `completed`, `failed`, `vanished`, `hangs` or
-            the status of a create that is refused; all others complete.
+        outcomes: What becomes of the first exports: `completed`, `slow`, `failed`, `vanished`,
+            `hangs` or the status of a create that is refused; all others complete.
         seconds: Processing time of an export.
         workers: How many are processed at a time; the others are queued.
         creates_per_minute: Its limit on creates.
@@ -116,7 +116,8 @@ class FakeCometly:
         start, end = (datetime.fromisoformat(f"{text}+00:00") for text in (start_date, end_date))
         busy = sorted(job.ends for job in self.jobs if job.ends > self.now)
         begins = busy[-self.workers] if len(busy) >= self.workers else self.now
-        self.jobs.append(Job(start, end, self.now, begins, begins + self.seconds, outcome))
+        ends = begins + self.seconds * (100 if outcome == "slow" else 1)
+        self.jobs.append(Job(start, end, self.now, begins, ends, outcome))
         self._unread = {one for one in self._unread if one[1] <= start or one[0] >= end}
         self._unread.add((start, end))
         self.most_in_flight = max(self.most_in_flight, len(self._unread))
@@ -378,11 +379,12 @@ class TestFailures:
         )
 
     def test_the_windows_before_it_are_read_first(self) -> None:
-        cometly = FakeCometly("completed", *["failed"] * 99, seconds=30)
+        cometly = FakeCometly("slow", *["failed"] * 99, seconds=0.5)
+        cometly.creates_per_minute = 99
         read = []
 
         def read_all() -> None:
-            for export in cometly.exports(days=2):
+            for export in cometly.exports(days=3):
                 read.append(export.window.start)  # noqa: PERF401 - as far as it gets
 
         with pytest.raises(ExportError):
@@ -441,6 +443,13 @@ class TestTimeOut:
 
         assert len(list(cometly.exports(days=5))) == 5
         assert len(cometly.jobs) == 6
+
+    def test_an_export_does_not_wait_for_one_that_failed(self) -> None:
+        cometly = FakeCometly("failed", "hangs", seconds=60)
+
+        list(cometly.exports(days=2))
+
+        assert cometly.created()[3] == pytest.approx(120 + 1800, abs=15)
 
     def test_a_retry_waits_no_longer_than_one_time_out(self) -> None:
         cometly = FakeCometly("failed", "hangs", "hangs", seconds=60)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.e2e.s3 import S3Server
 
 ORCHESTRATORS = RECIPES / "orchestrators"
+PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
 AIRFLOW = "apache-airflow==3.3.2"
 DAGSTER = "dagster==1.13.28"
 
@@ -331,6 +332,11 @@ def test_every_page_with_commands_is_followed_here() -> None:
 
     assert pages
     assert [page for page in pages if not re.search(rf'"{page}(\.md)?"', here)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_keys_are_quoted_as_they_may_hold_what_a_shell_reads(page: Path) -> None:
+    assert not re.search(r"(?<![\"'])YOUR-KEY", page.read_text("utf-8"))
 
 
 def test_workflow_is_as_its_schema_says() -> None:
