@@ -55,7 +55,7 @@ SABOTAGES = [
         "                self._state.advance(window.end)\n"
         "                self._write_state()\n"
         "            yield window, contacts\n",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "bookmark moves with each block",
@@ -64,7 +64,7 @@ SABOTAGES = [
         "                self._writer.write_lines(lines.encode(contacts, now))\n"
         "                self._state.advance(window.end)\n"
         "                self._write_state()\n",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "bookmark follows records, as in the SDK",
@@ -72,7 +72,7 @@ SABOTAGES = [
         "    def increment_state(self, *args: Any, **kwargs: Any) -> None:\n        pass",
         "    def increment_state(self, *args: Any, **kwargs: Any) -> None:\n"
         "        super().increment_state(*args, **kwargs)",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "bookmark state has the SDK's signpost",
@@ -81,7 +81,7 @@ SABOTAGES = [
         "        pass",
         "    def write_replication_key_signpost(self, *args: Any, **kwargs: Any) -> None:\n"
         "        super().write_replication_key_signpost(*args, **kwargs)",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "bookmark state has the SDK's starting value",
@@ -90,14 +90,14 @@ SABOTAGES = [
         "        pass",
         "    def write_starting_replication_value(self, *args: Any, **kwargs: Any) -> None:\n"
         "        super().write_starting_replication_value(*args, **kwargs)",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "bookmark moves back",
         "state",
         "if self.bookmark is None or end > self.bookmark:",
         "if True:",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "bookmark that is not a date counts as none",
@@ -113,21 +113,21 @@ SABOTAGES = [
         "        blocks = list(_contacts(export, reader))\n"
         "        if export.contacts:\n"
         "            yield export.window, iter(blocks)\n",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "FULL_TABLE moves the bookmark",
         "streams",
         "            if self.is_incremental:\n                self._state.advance",
         "            if True:\n                self._state.advance",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "FULL_TABLE starts from the bookmark",
         "streams",
         "self._state.bookmark if self.is_incremental else None",
         "self._state.bookmark",
-        "streams",
+        "state streams",
     ),
     # STATE lines and stdout.
     Sabotage(
@@ -135,7 +135,7 @@ SABOTAGES = [
         "state",
         "        return True\n\n    @is_flushed.setter",
         "        return False\n\n    @is_flushed.setter",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "STATE overtakes buffered records",
@@ -253,7 +253,7 @@ SABOTAGES = [
         "sync",
         "lookback_days=settings.lookback_days",
         "lookback_days=0",
-        "streams",
+        "state streams",
     ),
     Sabotage(
         "range ends now, not five minutes ago",

@@ -266,18 +266,14 @@ def full_disk() -> IO[str]:
     return Path("/dev/full").open("w", encoding="utf-8")
 
 
-ENDS = pytest.mark.parametrize(
-    ("open_stdout", "sentence"),
-    [
-        (closed_pipe, r"The (target|reader of stdout) closed the pipe\b.*\."),
-        (full_disk, "System error: No space left on device; fix it, then run the tap again .+"),
-    ],
-)
+TARGET = "The target closed the pipe before the range was complete; "
+READER = "The reader of stdout closed the pipe."
+DISK = "System error: No space left on device; fix it, then run the tap again "
 
 
-@ENDS
+@pytest.mark.parametrize(("open_stdout", "start"), [(closed_pipe, TARGET), (full_disk, DISK)])
 def test_a_stdout_that_takes_no_more_ends_a_run_with_one_sentence(
-    command: Command, monkeypatch: pytest.MonkeyPatch, open_stdout: OpenStdout, sentence: str
+    command: Command, monkeypatch: pytest.MonkeyPatch, open_stdout: OpenStdout, start: str
 ) -> None:
     with open_stdout() as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
@@ -285,13 +281,13 @@ def test_a_stdout_that_takes_no_more_ends_a_run_with_one_sentence(
         monkeypatch.undo()
 
     assert ended.exit_code == 1
-    assert re.fullmatch(sentence, ended.last_line)
+    assert ended.last_line.startswith(start)
     assert "Traceback" not in ended.stderr
 
 
-@ENDS
+@pytest.mark.parametrize(("open_stdout", "start"), [(closed_pipe, READER), (full_disk, DISK)])
 def test_a_stdout_that_takes_no_more_ends_discovery_with_one_sentence(
-    open_stdout: OpenStdout, sentence: str
+    open_stdout: OpenStdout, start: str
 ) -> None:
     discovery = [sys.executable, "-m", "tap_cometly", "--discover"]
     with open_stdout() as stdout:
@@ -300,7 +296,7 @@ def test_a_stdout_that_takes_no_more_ends_discovery_with_one_sentence(
         )
 
     assert ended.returncode == 1
-    assert re.fullmatch(sentence, ended.stderr.splitlines()[-1].rpartition(" | ")[2])
+    assert ended.stderr.splitlines()[-1].rpartition(" | ")[2].startswith(start)
     assert "Traceback" not in ended.stderr
 
 

@@ -92,7 +92,7 @@ REJECTED: list[tuple[str, str, list[object]]] = [
     ("timezone", ZONE, ["Mars/Olympus_Mons", "", "America", "../UTC", "/etc/localtime", "PDT", 5]),
     ("timezone", ZONE, ["localtime", "posixrules", "right/UTC", "UTC+2", "zone\0name"]),
     ("timezone", f"{ZONE}; try America/New_York", ["america/new_york", "America/New_York "]),
-    ("timezone", f"{ZONE}; try Europe/Berlin", ["Europa/Berlin"]),
+    ("timezone", f"{ZONE}; try Europe/Berlin", ["Europa/Berlin", "EUROPE/BERLIN"]),
     ("include_comet_tokens", "true or false", ["true", 1]),
     ("include_all_emails", "true or false", ["no", 0]),
     ("lookback_days", "a number of at least 0", [-1, Decimal("-0.001"), "1", True]),
