@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from simulator.faults import Form
+from simulator.files import FileForm
 from tap_cometly.errors import TapError
 from tests.conftest import JUNE, contact
 from tests.test_state import STATE
@@ -153,6 +155,33 @@ def test_a_property_removed_from_the_catalog_is_not_emitted(
     del catalog["streams"][0]["schema"]["properties"]["email"]
 
     assert "email" not in world.sync(catalog=catalog, **A_DAY).records[0]
+
+
+@pytest.mark.parametrize("deselected", [set(), {"plan"}])
+def test_a_property_added_to_the_catalog_is_read_and_emitted_unless_deselected(
+    world: World, catalog: dict[str, Any], deselected: set[str]
+) -> None:
+    line = b'{"id":1,"plan":"gold","vip":1,"tags":{"a":[1.5]},"unknown":1}'
+    form = Form(FileForm(lines=(line,), only_lines=True))
+    world.simulator.faults.add("create", form, times=None)
+    added = {
+        "plan": {"type": ["string", "null"]},
+        "vip": {"type": ["boolean", "null"]},
+        "tags": {"type": ["object", "null"], "additionalProperties": True},
+        "absent": {"type": ["string", "null"]},
+    }
+    catalog["streams"][0]["schema"]["properties"] |= added
+    for name in deselected:
+        item = {"breadcrumb": ["properties", name], "metadata": {"selected": False}}
+        catalog["streams"][0]["metadata"].append(item)
+
+    run = world.sync(catalog=catalog, **A_DAY)
+
+    values = {"plan": "gold", "vip": True, "tags": {"a": [1.5]}, "absent": None}
+    expected = {name: value for name, value in values.items() if name not in deselected}
+    for found in (run.records[0], run.of_type("SCHEMA")[0]["schema"]["properties"]):
+        assert found.keys() & {*values, "unknown"} == expected.keys()
+    assert run.records[0].items() >= {**expected, "id": 1}.items()
 
 
 def test_the_schema_that_is_emitted_names_no_dialect(world: World, catalog: dict[str, Any]) -> None:
