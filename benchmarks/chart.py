@@ -1,4 +1,4 @@
-"""The table as a bar chart: plain SVG, readable on light and on dark pages."""
+"""Bar charts as plain SVG, readable on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ _WIDTH, _LEFT, _RIGHT = 760, 270, 70
 _BAR, _STEP, _HEAD, _GAP = 16, 26, 62, 40
 
 
-def draw(bars: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw a panel for each kind of records.
+def draw(bars: Mapping[str, Mapping[str, float]], title: str) -> str:
+    """Draw panels of bars.
 
     Args:
-        bars: By kind of records and by label, how many times as fast as the textbook tap.
+        bars: A panel's name, its bars' labels, and their lengths.
+        title: What the lengths mean.
 
     Returns:
         An SVG document.
@@ -50,7 +51,6 @@ def draw(bars: Mapping[str, Mapping[str, float]]) -> str:
             parts.append(_bar(name, label, ratio, ratio * scale, y))
             y += _STEP
         y += _GAP - _STEP
-    title = "Contacts per CPU second, the textbook SDK tap = 1"
     said = "; ".join(
         f"{kind}: " + ", ".join(f"{label} {ratio:.1f}" for label, ratio in of_kind.items())
         for kind, of_kind in bars.items()

@@ -43,7 +43,7 @@ _MAX_MESSAGE_LENGTH = 500
 _RATE_LIMIT_SECONDS = 60
 """Wait after a 429 without a usable `Retry-After`: Cometly counts by the minute."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tap-cometly")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ logger = logging.getLogger(TapCometly.name)
 
 
 class Command(TapCometly):
-    """The tap as its command line runs it: every file is read once, so pipes work."""
+    """Every contact of a Cometly Space, by asynchronous exports."""  # shown by `--about`
+
+    # Every file of the command line is read once, so that it may be a pipe.
 
     def __init__(self, **kwargs: Any) -> None:
         """Use the process's own signal handling."""

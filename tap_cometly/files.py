@@ -55,7 +55,7 @@ _ABOUT_THE_FILE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NO
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_FORMAT = 31  # for zlib: with gzip's header and trailer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tap-cometly")
 
 
 class Block(NamedTuple):

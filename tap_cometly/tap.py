@@ -213,11 +213,8 @@ class TapCometly(Tap):
                 )
             finally:
                 self.stop.install()
-        # METRIC lines are for machines: they stay at DEBUG, and where logging is configured.
-        if (
-            not self.logger.isEnabledFor(logging.DEBUG)
-            and "SINGER_SDK_LOG_CONFIG" not in os.environ
-        ):
+        # METRIC lines are for machines: at INFO only if a log configuration handles them.
+        if not (self.metrics_logger.handlers or self.logger.isEnabledFor(logging.DEBUG)):
             self.metrics_logger.setLevel(logging.WARNING)
 
     @property

@@ -61,10 +61,14 @@ _EXAMPLES = {"start_date": "2024-01-01", "end_date": "2025-01-01", "window_days"
 _EVERYBODY_NEEDS = {"api_key", "start_date", "timezone"}
 _HUB: dict[str, Any] = {
     "maintenance_status": "beta",
-    "keywords": ["api", "meltano_sdk"],
+    "keywords": ["api", "contacts", "marketing", "attribution", "meltano_sdk"],
     "domain_url": "https://www.cometly.com",
-    "logo_url": "/assets/logos/extractors/cometly.png",
+    "logo_url": "/assets/logos/extractors/cometly.svg",
+    "definition": "extracts every contact of a Cometly Space.",
+    "prereq": "A Cometly API key, and the name of the Space's time zone.",
+    "next_steps": "Run `meltano config test tap-cometly`: it reads one contact.",
 }
+"""What a definition for the hub has besides; docs/logo.svg is submitted with it."""
 
 
 def own_settings() -> dict[str, dict[str, Any]]:
@@ -101,7 +105,12 @@ def hub_definition(variant: str, repository: str) -> dict[str, Any]:
         repository: The URL of its public repository.
     """
     entry = extractor((ROOT / "meltano.yml").read_text("utf-8"))
-    origin = {"variant": variant, "repo": repository, "pip_url": f"git+{repository}.git"}
+    origin = {
+        "variant": variant,
+        "repo": repository,
+        "docs": f"{repository}#readme",
+        "pip_url": f"git+{repository}.git",
+    }
     return _HUB | entry | origin
 
 

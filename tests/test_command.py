@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
+from tap_cometly.messages import MessageWriter
+from tap_cometly.signals import StopRequest
 from tap_cometly.times import SystemClock
 from tests.conftest import API_KEY, DAY, HOUR, JUNE, contacts_every
 
@@ -27,6 +34,7 @@ NOTHING_TO_SYNC = {
 }
 STATE = {"bookmarks": {"contacts": {"replication_key_value": "2024-06-01T00:00:00+00:00"}}}
 FILES = ["--config", "--state", "--catalog"]
+OpenStdout = Callable[[], AbstractContextManager[IO[str]]]
 
 
 @pytest.fixture
@@ -241,3 +249,84 @@ def test_the_log_level_of_the_tap_overrides_that_of_all_taps(
     monkeypatch.setenv("TAP_COMETLY_LOGLEVEL", "warning")
 
     assert command(config=NOTHING_TO_SYNC).stderr == ""
+
+
+# stdout.
+
+
+@contextmanager
+def closed_pipe() -> Iterator[IO[str]]:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w", encoding="utf-8") as stdout:
+        yield stdout
+
+
+def full_disk() -> IO[str]:
+    return Path("/dev/full").open("w", encoding="utf-8")
+
+
+ENDS = pytest.mark.parametrize(
+    ("open_stdout", "sentence"),
+    [
+        (closed_pipe, r"The (target|reader of stdout) closed the pipe\b.*\."),
+        (full_disk, "System error: No space left on device; fix it, then run the tap again .+"),
+    ],
+)
+
+
+@ENDS
+def test_a_stdout_that_takes_no_more_ends_a_run_with_one_sentence(
+    command: Command, monkeypatch: pytest.MonkeyPatch, open_stdout: OpenStdout, sentence: str
+) -> None:
+    with open_stdout() as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        ended = command(config=NOTHING_TO_SYNC)
+        monkeypatch.undo()
+
+    assert ended.exit_code == 1
+    assert re.fullmatch(sentence, ended.last_line)
+    assert "Traceback" not in ended.stderr
+
+
+@ENDS
+def test_a_stdout_that_takes_no_more_ends_discovery_with_one_sentence(
+    open_stdout: OpenStdout, sentence: str
+) -> None:
+    discovery = [sys.executable, "-m", "tap_cometly", "--discover"]
+    with open_stdout() as stdout:
+        ended = subprocess.run(  # noqa: S603
+            discovery, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert ended.returncode == 1
+    assert re.fullmatch(sentence, ended.stderr.splitlines()[-1].rpartition(" | ")[2])
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_closed_stdout_ends_the_run_with_one_sentence() -> None:
+    script = f"exec {sys.executable} -m tap_cometly --discover >&-"
+
+    ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)  # noqa: S603, S607
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith(
+        "| stdout is closed; run the tap with a target or redirect its output."
+    )
+
+
+def test_a_full_non_blocking_pipe_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    lines = b"".join(b"%d\n" % number for number in range(100_000))
+
+    with (
+        ThreadPoolExecutor() as pool,
+        os.fdopen(read_end, "rb") as reader,
+        os.fdopen(write_end, "w", encoding="utf-8") as stdout,
+    ):
+        monkeypatch.setattr("sys.stdout", stdout)
+        read = pool.submit(reader.read, len(lines))
+        MessageWriter(StopRequest()).write_lines(lines)
+
+        assert read.result() == lines

@@ -20,25 +20,22 @@ from tap_cometly.errors import LineError, TapError
 from tap_cometly.files import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "schemas" / "contacts.json").read_text("utf-8"))
 TEXTS = ("email", "name", "phone", "location")
 ARRAYS = ("comet_tokens", "emails")
 FIELDS = ("id", *TEXTS, *ARRAYS)
-WINDOW = dict(
-    zip(WINDOW_FIELDS, ("2024-01-15T05:00:00+00:00", "2024-01-16T05:00:00+00:00"), strict=True)
-)
+WINDOW = {"created_from": "2024-01-15T05:00:00+00:00", "created_until": "2024-01-16T05:00:00+00:00"}
 TIME = "2024-07-01T12:30:15.123456Z"
+Log = pytest.LogCaptureFixture
 HALF = "\ufffd"  # what half a surrogate pair becomes
 
 
-def reader(*added: str, deselected: Iterable[str] = ()) -> ContactReader:
+def reader(*added: str, deselected: Collection[str] = ()) -> ContactReader:
     """A reader whose catalog adds some properties, and deselects some."""
-    properties = SCHEMA["properties"] | {name: {} for name in added}
-    skip = set(deselected)
-    schema = {"properties": properties}
-    return ContactReader(schema, selected=lambda name: name not in skip, added=added)
+    schema = {"properties": SCHEMA["properties"] | {name: {} for name in added}}
+    return ContactReader(schema, selected=lambda name: name not in deselected, added=added)
 
 
 def block_of(*lines: bytes, first_line: int = 1) -> Block:
@@ -64,15 +61,8 @@ class TestFields:
             b'"name":"Ada","email":"a@x.io","id":7}'
         )
 
-        assert list(record.items()) == [
-            ("id", 7),
-            ("email", "a@x.io"),
-            ("name", "Ada"),
-            ("phone", "+64"),
-            ("location", "NZ"),
-            ("comet_tokens", ["t"]),
-            ("emails", ["a@x.io"]),
-        ]
+        values = (7, "a@x.io", "Ada", "+64", "NZ", ["t"], ["a@x.io"])
+        assert list(record.items()) == list(zip(FIELDS, values, strict=True))
 
     def test_an_absent_field_is_null(self) -> None:
         assert read(b'{"id":7}') == [{"id": 7, **dict.fromkeys((*TEXTS, *ARRAYS))}]
@@ -105,16 +95,14 @@ class TestFields:
 
     def test_blank_lines_are_skipped(self) -> None:
         assert ids(b"", b'{"id":1}', b"\r", b" \t", b'{"id":2}') == [1, 2]
-
-    def test_a_block_of_blank_lines_has_no_contacts(self) -> None:
         assert ids(b"", b"\r") == []
 
 
 ODD_NAMES = ["", " ", "a.b", "class", "field_0", "__class__", "é", "😀"]
 
 
-class TestAddedFields:
-    """Properties that a catalog adds to the stream's schema."""
+class TestCatalog:
+    """Properties that a catalog adds to the stream's schema, or deselects."""
 
     @pytest.mark.parametrize(
         "text", ['"a"', "1.5", "-3", "true", "null", "[1,[null]]", '{"a":{"b":[]}}', str(10**30)]
@@ -144,10 +132,6 @@ class TestAddedFields:
 
         assert tuple(read(line, by=reader(*WINDOW_FIELDS))[0]) == FIELDS
 
-
-class TestSelection:
-    """Fields that the catalog deselects."""
-
     @pytest.mark.parametrize("name", [*FIELDS, "score"])
     @pytest.mark.parametrize("line", [b'{"id":1,"phone":"b"}', b'{"id":1,"phone":2,"score":3}'])
     def test_a_deselected_field_is_left_out(self, name: str, line: bytes) -> None:
@@ -169,53 +153,35 @@ class TestUnknownFields:
     def test_an_unknown_field_is_dropped(self) -> None:
         assert read(b'{"id":1,"tags":["a"],"score":1.5}') == read(b'{"id":1}')
 
-    def test_the_warning_names_the_field_and_says_how_to_keep_it(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_the_warning_names_the_field_and_says_how_to_keep_it(self, caplog: Log) -> None:
         read(b'{"id":1,"created_at":"2024-01-15"}')
 
-        assert caplog.messages == [
-            (
-                "Contacts have a field 'created_at' that the stream does not have; it is dropped. "
-                "To keep it, add it to the stream's schema in the catalog (Meltano: the extractor's"
-                ' "schema" extra).'
-            )
-        ]
+        [message] = caplog.messages
+        assert message == (
+            "Contacts have a field 'created_at' that the stream does not have; it is dropped. To "
+            "keep it, add it to the stream's schema in the catalog (Meltano: the extractor's "
+            '"schema" extra).'
+        )
 
-    def test_each_field_in_the_first_line_of_a_block_is_warned_of_once(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_the_first_line_of_each_block_is_looked_at(self, caplog: Log) -> None:
         one = reader()
 
-        read(b'{"id":1,"tags":1}', b'{"id":2,"rank":1}', by=one)
-        read(b'{"id":3,"score":1,"tags":1,"name":"\\ud800"}', by=one)
+        for name in (b"tags", b"score", b"tags"):
+            read(b'{"id":1,"%b":1}' % name, b'{"id":2,"rank":1}', by=one)
 
-        fields = [
-            args[0] for record in caplog.records if isinstance(args := record.args, tuple) and args
-        ]
-        assert fields[0] == "tags"
-        assert fields[-1] == "score"
-        assert fields.count("tags") == 1
+        assert [message.split("'")[1] for message in caplog.messages] == ["tags", "score"]
 
     @pytest.mark.parametrize("name", WINDOW_FIELDS)
-    def test_a_field_named_like_a_windows_is_dropped_with_a_warning(
-        self, name: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_a_field_with_a_window_fields_name_is_dropped(self, name: str, caplog: Log) -> None:
         assert read(b'{"id":1,"%b":1}' % name.encode()) == read(b'{"id":1}')
-        assert caplog.messages == [
-            f"Contacts have a field '{name}'; it is dropped: the stream's is the export window's."
-        ]
+        assert f"'{name}'; it is dropped: the stream's is the export window's." in caplog.text
 
     @pytest.mark.parametrize("name", [*ODD_NAMES, 'a"b', "a\\b", "a\nb"])
-    def test_an_unknown_field_may_have_any_name(
-        self, name: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_unknown_field_may_have_any_name(self, name: str, caplog: Log) -> None:
         assert read(json.dumps({"id": 1, name: {}}).encode()) == read(b'{"id":1}')
-        assert [
-            message.startswith(f"Contacts have a field {name!r} ") for message in caplog.messages
-        ] == [True]
+        assert f"Contacts have a field {name!r} that" in caplog.text
 
-    def test_the_number_of_warnings_is_limited(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_number_of_warnings_is_limited(self, caplog: Log) -> None:
         one = reader()
 
         for number in range(1000):
@@ -230,14 +196,9 @@ class TestHalfSurrogatePairs:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            (r"A\ud83d", "A" + HALF),
-            (r"\uDE00A", HALF + "A"),
-            (r"\ude00\ud83d", HALF * 2),
-            (r"\ud83d\ud83d\ude00\ude00", HALF + "😀" + HALF),
-            (r"\\ud83d\ud83d", r"\ud83d" + HALF),
-            (r"\\\ud83d", "\\" + HALF),
-            (r"\ud83d\\ude00", HALF + r"\ude00"),
-            (r"\ud83d\u0041", HALF + "A"),
+            (r"\uDE00A\ud83d", f"{HALF}A{HALF}"),
+            (r"\ud83d\uD83D\uDE00\ude00", f"{HALF}😀{HALF}"),
+            (r"\\ud83d\\\ud83d\u0041", rf"\ud83d\{HALF}A"),
         ],
     )
     def test_half_a_pair_is_replaced_in_every_string(self, text: str, expected: str) -> None:
@@ -250,27 +211,21 @@ class TestHalfSurrogatePairs:
         assert record["score"] == {expected: expected}
 
     @given(st.lists(st.sampled_from([r"\ud83d", r"\ude00", "\\\\", r"\"", r"\n", "ud83d", "é"])))
-    def test_the_text_is_what_the_standard_library_reads_then_replaced(
-        self, pieces: list[str]
-    ) -> None:
+    def test_text_with_half_pairs_is_read_like_json_loads(self, pieces: list[str]) -> None:
         text = f'"{"".join(pieces)}"'
 
         assert read(f'{{"id":1,"name":{text}}}'.encode())[0]["name"] == scrub(json.loads(text))
 
-    def test_half_pairs_are_warned_of_once(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_half_pairs_are_warned_of_once(self, caplog: Log) -> None:
         one = reader()
 
         for _ in range(2):
             read(b'{"id":1}', b'{"id":2,"name":"\\ud83d"}', b'{"id":3,"name":"\\ud83d"}', by=one)
 
-        assert caplog.messages == [
-            (
-                "Contacts have text with half a surrogate pair (such as half an emoji); each half "
-                "is replaced with U+FFFD."
-            )
-        ]
+        [message] = caplog.messages
+        assert message.endswith("(such as half an emoji); each half is replaced with U+FFFD.")
 
-    def test_a_whole_pair_is_not_warned_of(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_whole_pair_is_not_warned_of(self, caplog: Log) -> None:
         assert read(b'{"id":1,"phone":1,"name":"\\ud83d\\ude00"}')[0]["name"] == "😀"
         assert caplog.messages == []
 
@@ -283,49 +238,33 @@ NO_ARRAY = "has no array in 'emails'"
 TOO_LARGE = "has a number in 'score' that is out of range"
 NOT_CONTACTS = [
     (b'{"id":1,"name":"Secret"', NOT_AN_OBJECT),
-    (b'{"id":1,"name":"Secret"}}', NOT_AN_OBJECT),
-    (b'{"id":1,"name":"Secret",}', NOT_AN_OBJECT),
     (b'{"id":1,"name":Secret}', NOT_AN_OBJECT),
     (b'{"id":1,"name":NaN,"phone":"Secret"}', NOT_AN_OBJECT),
     (b'{"id":1,"name":"Secret","tags":01}', NOT_AN_OBJECT),
     (b'{"id":1,"name":"Secret\\q"}', NOT_AN_OBJECT),
-    (b'{"id":1,"name":"Secret\\ud8"}', NOT_AN_OBJECT),
-    (b'{"id":1,"name":"Secret\x01"}', NOT_AN_OBJECT),
-    (b'{"id":1,"name":"Secret"} {"id":2}', NOT_AN_OBJECT),
     (b'{"id":1,"name":"Secret"}\r{"id":2}', NOT_AN_OBJECT),
     (b'{"id":1,"name":\n"Secret"}', NOT_AN_OBJECT),
-    (b'{"id":1,"name":"Secret"}\0', NOT_AN_OBJECT),
     (b'\xef\xbb\xbf{"id":1,"name":"Secret"}', NOT_AN_OBJECT),
-    (b'\xff\xfe{"id":1,"name":"Secret"}', NOT_AN_OBJECT),
     (b'{"id":1,"name":"Secret\xff"}', NOT_AN_OBJECT),
     (b'{"id":1,"name":"Secret\xed\xa0\x80"}', NOT_AN_OBJECT),
     (b'{"id":1,"name":"Secret\xed\xa0\x80\\ud800"}', NOT_AN_OBJECT),
-    (b'{"id":1,"emails":["Secret\xff"]}', NOT_AN_OBJECT),
     (b'{"id":1,"score":"Secret\xff"}', NOT_AN_OBJECT),
     (b'{"id":1,"tags":"Secret\xff"}', NOT_AN_OBJECT),
-    (b'{"id":1,"tags":{"Secret\xff":1}}', NOT_AN_OBJECT),
     (b'{"id":1,"Secret\xff":1}', NOT_AN_OBJECT),
     (b'{"id":1,"name":"Secret","tags":' + b"[" * 100_000 + b"]" * 100_000 + b"}", NOT_AN_OBJECT),
     (b'[{"id":1,"name":"Secret"}]', NOT_AN_OBJECT),
-    (b'"Secret"', NOT_AN_OBJECT),
     (b"null", NOT_AN_OBJECT),
     (b'{"name":"Secret"}', NO_ID),
     (b'{"id":null,"name":"Secret"}', NO_ID),
     (b'{"id":"1","name":"Secret"}', NO_ID),
     (b'{"id":1.0,"name":"Secret"}', NO_ID),
-    (b'{"id":1e3,"name":"Secret"}', NO_ID),
     (b'{"id":true,"name":"Secret"}', NO_ID),
-    (b'{"id":[1],"name":"Secret"}', NO_ID),
-    (b'{"id":%d,"name":"Secret"}' % 2**63, LONG_ID),
-    (b'{"id":%d,"name":"Secret"}' % 2**64, LONG_ID),
-    (b'{"id":%d,"name":"Secret"}' % (-(2**63) - 1), LONG_ID),
+    (b'{"id":9223372036854775808,"name":"Secret"}', LONG_ID),
+    (b'{"id":-9223372036854775809,"name":"Secret"}', LONG_ID),
     (b'{"id":' + b"9" * 5000 + b',"name":"Secret"}', LONG_ID),
     (b'{"id":1,"name":{"a":"Secret"}}', NOT_TEXT.format("name")),
-    (b'{"id":1,"name":["Secret"]}', NOT_TEXT.format("name")),
     (b'{"id":1,"emails":[["Secret"]]}', NOT_TEXT.format("emails")),
-    (b'{"id":1,"emails":[null,{"a":"Secret"}]}', NOT_TEXT.format("emails")),
     (b'{"id":1,"emails":"Secret"}', NO_ARRAY),
-    (b'{"id":1,"emails":{"a":"Secret"}}', NO_ARRAY),
     (b'{"id":1,"score":["Secret",1e999]}', TOO_LARGE),
     (b'{"id":1,"name":"Secret","score":' + b"9" * 5000 + b"}", TOO_LARGE),
 ]
@@ -335,9 +274,7 @@ class TestErrors:
     """Lines that are not contacts."""
 
     @pytest.mark.parametrize(("line", "why"), NOT_CONTACTS)
-    def test_a_line_that_is_not_a_contact_is_named_by_its_number(
-        self, line: bytes, why: str
-    ) -> None:
+    def test_a_line_that_is_not_a_contact_is_named_by_number(self, line: bytes, why: str) -> None:
         block = block_of(b'{"id":1}', b"", line, b'{"id":null}', first_line=41)
 
         with pytest.raises(LineError, match=f"^line 43 {why}; run the tap again, and if it fails"):
@@ -353,51 +290,43 @@ class TestErrors:
         assert caught.value.__cause__ is caught.value.__context__ is None
 
     @pytest.mark.parametrize(
-        ("lines", "number"),
-        [
-            ([b'{"id":1}', b'{"id":2,', b'"name":"a"}'], 2),
-            ([b'{"id":1}{"id":2}', b""], 1),
-            ([b'{"id":1}{"id":2,"tags":', b'{"a":1}}'], 1),
-            ([b'{"id":1}{"id":2,"tags":', b'{"id":1}}'], 1),
-        ],
+        "second", [b'{"id":2,"tags":\n{"a":1}}', b'{"id":2,"tags":\n{"id":1}}', b'{"id":2}\n']
     )
-    def test_a_line_holds_exactly_one_object(self, lines: list[bytes], number: int) -> None:
-        with pytest.raises(LineError, match=f"^line {number} {NOT_AN_OBJECT}"):
-            read(*lines)
+    def test_two_objects_in_a_line_do_not_make_up_for_a_line_without(self, second: bytes) -> None:
+        with pytest.raises(LineError, match=f"^line 1 {NOT_AN_OBJECT}"):
+            read(b'{"id":1}' + second)
+
+    def test_an_object_over_two_lines_is_not_a_contact(self) -> None:
+        with pytest.raises(LineError, match=f"^line 2 {NOT_AN_OBJECT}"):
+            read(b'{"id":1}', b'{"id":2,', b'"name":"a"}')
 
 
 def python_calls(function: Callable[[], object]) -> int:
     """How many Python functions are called: a measure of speed that is always the same."""
-    calls = 0
-
-    def count(_frame: object, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event == "call"
-
-    sys.setprofile(count)
+    events: list[str] = []
+    sys.setprofile(lambda _frame, event, _argument: events.append(event))
     try:
         function()
     finally:
         sys.setprofile(None)
-    return calls
+    return events.count("call")
 
 
 class TestSpeed:
     """A block is read in a few calls, however many lines it has."""
 
     @pytest.mark.parametrize(
-        "line",
-        [
-            b'{"id":1,"name":"a"}',
-            b'{"id":1,"name":"a"}\r',
-            b'{"name":"\xc3\xa9","id":1}',
-            b'{"id":1,"tags":{"a":[1]}}',
-            b'{"id":1,"score":{"a":[1]}}',
-        ],
-        ids=["plain", "with a carriage return", "key order", "unknown field", "added field"],
+        "rest",
+        [b"}", b"}\r", b',"name":"\xc3\xa9"}', b',"tags":{"a":[1]}}', b',"score":{"a":[1]}}'],
+        ids=["plain", "with a carriage return", "deselected", "unknown field", "added field"],
     )
-    def test_the_number_of_calls_does_not_grow_with_the_lines(self, line: bytes) -> None:
-        one, block = reader("score", deselected=["name"]), block_of(*[line] * 1000)
+    def test_the_number_of_calls_does_not_grow_with_the_lines(self, rest: bytes) -> None:
+        one, block = reader("score", deselected=["name"]), block_of(*[b'{"id":1' + rest] * 1000)
+
+        assert python_calls(lambda: one.read(block)) < 100
+
+    def test_the_order_of_the_keys_does_not_matter(self) -> None:
+        one, block = reader(), block_of(*[b'{"name":"a","id":1}', b'{"id":2}'] * 500)
 
         assert python_calls(lambda: one.read(block)) < 100
 
@@ -428,15 +357,6 @@ def outcome(block: Block) -> list[dict[str, Any]] | int:
         return int(str(error).split()[1])
 
 
-def outcome_by_line(block: Block) -> list[dict[str, Any]] | int:
-    records = []
-    for number, line in enumerate(block.lines.split(b"\n")[:-1], block.first_line):
-        if isinstance(found := outcome(block_of(line, first_line=number)), int):
-            return found
-        records += found
-    return records
-
-
 ODD_TEXT = st.sampled_from(["}\n", "}", '"}\n', '\\"}\n', "}\\n", '{"id":1}', "\u2028", "é\x85\0"])
 TEXT = st.one_of(st.text(), st.text(st.sampled_from("\ud83d\ude00\\u")), ODD_TEXT)
 SCALAR = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(-1e300, 1e300), TEXT)
@@ -444,20 +364,17 @@ ARRAY = st.one_of(st.none(), st.lists(SCALAR, max_size=3))
 ANY = st.one_of(SCALAR, ARRAY, st.dictionaries(TEXT, ARRAY, max_size=2))
 CONTACT = st.fixed_dictionaries(
     {"id": st.integers(-(2**63), 2**63 - 1)},
-    optional={
-        **dict.fromkeys(TEXTS, SCALAR),
-        **dict.fromkeys(ARRAYS, ARRAY),
-        "score": ANY,
-        "tags": ANY,
-    },
+    optional=dict.fromkeys(TEXTS, SCALAR)
+    | dict.fromkeys(ARRAYS, ARRAY)
+    | dict.fromkeys(["score", "tags"], ANY),
 )
 LINE = CONTACT.map(lambda contact: json.dumps(contact).encode())
-PIECE = st.sampled_from(
-    [
-        *(b'{"id":1', b'{"id":2,"name":"a"}', b',"name":', b',"tags":', b'"x"', b"1.50", b"}\n{"),
-        *(b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b" ", b"\r", b"\n", b"true", b"-", b"0"),
-        *(b'"\\ud800"', b"\xff", b"\xc3\xa9", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\x00", b'"\\q"'),
-    ]
+PIECE = st.one_of(
+    st.sampled_from([bytes([byte]) for byte in b'{}[],:"\\ \r\n-0\x00\xff']),
+    st.sampled_from(
+        [b'{"id":1', b',"name":', b',"tags":', b'"x"', b"1.50", b"}\n{", b"true", b"\n"]
+    ),
+    st.sampled_from([b'"\\ud800"', b"\\q", "é\ufeff".encode(), b"\xed\xa0\x80"]),
 )
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -492,10 +409,15 @@ class TestAnyLines:
 
     @PATIENT
     @given(st.one_of(spoiled_lines(), st.binary()))
-    @example(b'{"id":1}{"id":2,"tags":\n{"a":1}}')
     @example(b'{"id":1}\n{"id":2,"tags":"\xff"}')
     def test_a_block_is_read_like_its_lines_one_by_one(self, text: bytes) -> None:
-        assert outcome(block_of(text)) == outcome_by_line(block_of(text))
+        one_by_one: list[dict[str, Any]] | int = []
+        for number, line in enumerate(text.split(b"\n"), 1):
+            if isinstance(one_by_one, list):
+                found = outcome(block_of(line, first_line=number))
+                one_by_one = one_by_one + found if isinstance(found, list) else found
+
+        assert outcome(block_of(text)) == one_by_one
 
     @PATIENT
     @given(st.one_of(spoiled_lines(), st.binary()).map(lambda text: text.replace(b"\n", b" ")))
@@ -517,16 +439,14 @@ class TestRecordLines:
         self, lines: list[bytes], window: dict[str, str], deselected: set[str]
     ) -> None:
         contacts = reader("score", deselected=deselected).read(block_of(*lines))
-        extracted = datetime.fromisoformat(TIME)
-        messages = [
-            RecordMessage("contacts", to_record(contact, window), time_extracted=extracted)
-            for contact in contacts
-        ]
+        time, sdk = datetime.fromisoformat(TIME), MsgSpecWriter()
 
         encoded = RecordLines("contacts", window).encode(contacts, TIME)
 
-        writer = MsgSpecWriter()
-        assert encoded == b"".join(bytes(writer.format_message(message)) for message in messages)
+        assert encoded == b"".join(
+            bytes(sdk.format_message(RecordMessage("contacts", record, time_extracted=time)))
+            for record in (to_record(contact, window) for contact in contacts)
+        )
 
     def test_the_windows_fields_come_last_in_a_record(self) -> None:
         contacts = reader().read(block_of(b'{"id":7}'))

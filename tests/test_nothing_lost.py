@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from simulator import Contact, Simulator
     from simulator.faults import Fault, Where
 
-EXAMPLES = int(os.environ.get("NOTHING_LOST_EXAMPLES", "2000"))
+EXAMPLES = int(os.environ.get("NOTHING_LOST_EXAMPLES", "300"))
 SHARES = 8
 """The examples are shared out among tests, which can run side by side."""
 

@@ -14,6 +14,8 @@ from tests.test_state import STATE
 if TYPE_CHECKING:
     from tests.conftest import World
 
+A_DAY: dict[str, Any] = {"end_date": "2024-06-02T00:00:00Z"}
+
 
 @pytest.fixture
 def catalog(world: World) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def test_a_catalog_asks_for_full_table_in_any_letter_case(
         if where.startswith("forced"):
             del catalog["streams"][0]["replication_method"]
 
-    world.sync(STATE, catalog)
+    world.sync(STATE, catalog, **A_DAY)
 
     assert world.windows()[0][0] == JUNE
 
@@ -120,16 +122,16 @@ def test_without_a_schema_in_the_catalog_the_stream_has_its_own(
     if schema == "none":
         del catalog["streams"][0]["schema"]
 
-    run = world.sync(catalog=catalog)
+    run = world.sync(catalog=catalog, **A_DAY)
 
     assert run.records[0]["email"] == "a@b.c"
-    assert run.of_type("SCHEMA") == world.sync().of_type("SCHEMA")
+    assert run.of_type("SCHEMA") == world.sync(**A_DAY).of_type("SCHEMA")
 
 
 def test_a_field_switched_on_later_is_added_to_an_older_catalog(
     world: World, catalog: dict[str, Any]
 ) -> None:
-    run = world.sync(catalog=catalog, include_all_emails=True)
+    run = world.sync(catalog=catalog, include_all_emails=True, **A_DAY)
 
     assert run.records[0]["emails"] == ["a@b.c"]
     assert "emails" in run.of_type("SCHEMA")[0]["schema"]["properties"]
@@ -139,7 +141,7 @@ def test_a_field_switched_off_later_is_removed_from_an_older_catalog(world: Worl
     older = world.tap(include_all_emails=True).catalog_dict
     world.fill([contact(1, JUNE, emails=["a@b.c"])])
 
-    run = world.sync(catalog=older)
+    run = world.sync(catalog=older, **A_DAY)
 
     assert "emails" not in run.records[0]
     assert "emails" not in run.of_type("SCHEMA")[0]["schema"]["properties"]
@@ -150,13 +152,13 @@ def test_a_property_removed_from_the_catalog_is_not_emitted(
 ) -> None:
     del catalog["streams"][0]["schema"]["properties"]["email"]
 
-    assert "email" not in world.sync(catalog=catalog).records[0]
+    assert "email" not in world.sync(catalog=catalog, **A_DAY).records[0]
 
 
 def test_the_schema_that_is_emitted_names_no_dialect(world: World, catalog: dict[str, Any]) -> None:
     catalog["streams"][0]["schema"]["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 
-    for run in (world.sync(catalog=catalog), world.sync()):
+    for run in (world.sync(catalog=catalog, **A_DAY), world.sync(**A_DAY)):
         assert "$schema" not in run.of_type("SCHEMA")[0]["schema"]
 
 
@@ -166,7 +168,7 @@ def test_the_schema_that_is_emitted_names_no_dialect(world: World, catalog: dict
 def test_a_deselected_stream_makes_no_request(world: World, catalog: dict[str, Any]) -> None:
     metadata(catalog)["selected"] = False
 
-    run = world.sync(catalog=catalog)
+    run = world.sync(catalog=catalog, **A_DAY)
 
     assert (run.error, world.simulator.requests) == (None, [])
 
@@ -180,7 +182,7 @@ def test_the_primary_key_and_the_replication_key_cannot_be_deselected_or_removed
         if removed:
             del catalog["streams"][0]["schema"]["properties"][field]
 
-    run = world.sync(catalog=catalog)
+    run = world.sync(catalog=catalog, **A_DAY)
 
     assert {"id", "created_until"} <= set(run.records[0])
     assert "email" not in run.records[0]

@@ -378,7 +378,7 @@ def test_no_secret_is_shown_by_the_command(tmp_path: Path, *, structured: bool) 
         )
 
     assert ('"level":"debug"' if structured else "DEBUG") in done.stderr
-    assert "line 60 of its file" in done.stderr
+    assert "line 60 has" in done.stderr
     assert_discreet(done.stderr)
     with suppress(ValueError):
         assert_discreet(done.stdout[: done.stdout.index('"RECORD"')])

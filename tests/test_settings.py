@@ -10,22 +10,17 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tap_cometly.errors import TapError
-from tap_cometly.settings import (
-    DEFAULT_MAX_CONCURRENT_EXPORTS,
-    MOST_CONCURRENT_EXPORTS,
-    Settings,
-    from_environment,
-)
+from tap_cometly.settings import Settings, from_environment
 from tap_cometly.tap import TapCometly
 from tap_cometly.times import format_utc
 from tap_cometly.transport import is_safe_url
-from tests.about import SDK_SETTINGS
 from tests.conftest import VirtualClock
+from tests.generate import SDK_SETTINGS
 
 KEY = "sk_live_51f0c3"
 REQUIRED: dict[str, Any] = {"api_key": KEY, "start_date": "2024-01-15T00:00:00Z"}
 SCHEMA = TapCometly.config_jsonschema
-OWN_SETTINGS = {*SCHEMA["properties"]} - SDK_SETTINGS
+OPTIONAL = {*SCHEMA["properties"], *SDK_SETTINGS} - {*REQUIRED}
 BATCHES: dict[str, Any] = {"encoding": {"format": "jsonl"}, "storage": {"root": "file:///tmp"}}
 
 
@@ -60,14 +55,14 @@ def test_settings_that_are_not_set_have_their_defaults() -> None:
         include_all_emails=False,
         lookback_days=1,
         window_seconds=None,
-        max_concurrent_exports=DEFAULT_MAX_CONCURRENT_EXPORTS,
+        max_concurrent_exports=25,
         export_timeout_seconds=30 * 60,
         api_url="https://app.cometly.com/public-api/v1",
         user_agent=f"tap-cometly/{TapCometly.get_plugin_version()}",
     )
 
 
-@pytest.mark.parametrize("name", sorted(({*OWN_SETTINGS} - {*REQUIRED}) | SDK_SETTINGS))
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
 def test_null_for_a_setting_means_its_default(name: str) -> None:
     assert read(**{name: None}) == read()
 
@@ -104,11 +99,7 @@ REJECTED: list[tuple[str, str, list[object]]] = [
     ("lookback_days", "a finite number", [math.nan, math.inf]),
     ("window_days", LENGTH, [0, -1, Decimal("0.000694"), "7", True]),
     ("window_days", "a finite number", [math.nan, math.inf, 10**400]),
-    (
-        "max_concurrent_exports",
-        f"an integer from 1 to {MOST_CONCURRENT_EXPORTS}",
-        [0, MOST_CONCURRENT_EXPORTS + 1, Decimal("2.5"), "3", True],
-    ),
+    ("max_concurrent_exports", "an integer from 1 to 25", [0, 26, Decimal("2.5"), "3", True]),
     ("export_timeout_minutes", "a number above 0", [0, -5, "30", True]),
     ("export_timeout_minutes", "a finite number", [math.nan, math.inf]),
     ("api_url", URL, ["http://app.cometly.com/public-api/v1", "app.cometly.com", "https://", ""]),

@@ -161,8 +161,9 @@ def test_no_error_handling_catches_a_signal() -> None:
 @pytest.fixture(scope="module")
 def space() -> Iterator[Simulator]:
     """A Space in real time."""
-    no_waits: dict[str, Any] = {"queued_seconds": 0, "processing_seconds": 0}
-    with Simulator(Space(PEOPLE, api_key=API_KEY, **no_waits)) as simulator:
+    no_waits: dict[str, Any] = dict.fromkeys(("queued_seconds", "processing_seconds"), 0)
+    no_limits: dict[str, Any] = dict.fromkeys(("creates_per_minute", "polls_per_minute"))
+    with Simulator(Space(PEOPLE, api_key=API_KEY, **no_waits, **no_limits)) as simulator:
         yield simulator
 
 

@@ -35,7 +35,7 @@ def state_at(bookmark: object, **more: object) -> dict[str, Any]:
 
 def start_of(world: World, state: dict[str, Any]) -> datetime:
     """Where a run without lookback starts."""
-    run = world.sync(state, lookback_days=0)
+    run = world.sync(state, lookback_days=0, end_date="2024-06-21T00:00:00Z")
     assert run.error is None
     return world.windows()[0][0]
 
@@ -151,7 +151,7 @@ def test_a_bookmark_in_the_future_is_warned_of(
 
 
 def test_a_run_starts_a_lookback_before_its_bookmark(world: World) -> None:
-    world.sync(state_at("2024-06-20T10:00:00+00:00"))
+    world.sync(state_at("2024-06-20T10:00:00+00:00"), end_date="2024-06-21T00:00:00Z")
 
     assert world.windows()[0][0] == JUNE_20 - DAY
 

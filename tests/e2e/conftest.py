@@ -13,6 +13,7 @@ from tests.conftest import API_KEY, contact
 from tests.e2e.destinations import DuckDb, EmulatedSnowflake, Postgres
 from tests.e2e.postgres import PostgresServer, find_programs
 from tests.e2e.project import MeltanoProject
+from tests.e2e.s3 import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,19 +69,29 @@ def people() -> list[Contact]:
     return [*generated, *ODD]
 
 
-@pytest.fixture
-def space(people: list[Contact]) -> Iterator[Simulator]:
-    """A Space that lets nobody wait."""
-    rules = Space(
+def instant_space(people: list[Contact], *, api_key: str = API_KEY, timezone: str = ZONE) -> Space:
+    """A Space that makes nobody wait.
+
+    Args:
+        people: Who is in it.
+        api_key: Its key.
+        timezone: Its zone.
+    """
+    return Space(
         Population(people),
-        api_key=API_KEY,
-        timezone=ZONE,
+        api_key=api_key,
+        timezone=timezone,
         queued_seconds=0,
         processing_seconds=0,
         creates_per_minute=None,
         polls_per_minute=None,
     )
-    with Simulator(rules) as simulator:
+
+
+@pytest.fixture
+def space(people: list[Contact]) -> Iterator[Simulator]:
+    """The simulator of a Space that makes nobody wait."""
+    with Simulator(instant_space(people)) as simulator:
         yield simulator
 
 
@@ -101,6 +112,13 @@ def project(space: Simulator, tmp_path: Path) -> MeltanoProject:
 def postgres_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL server."""
     with PostgresServer(find_programs()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Emulated S3."""
+    with S3Server() as server:
         yield server
 
 

@@ -20,6 +20,7 @@ class Destination:
     Attributes:
         loader: The plugin that loads into it.
         types: The type of each column, as the database calls it.
+        pipe_settings: Settings of the loader in a pipe.
         location: Where it is, for `ask.py`.
         settings: The loader's settings, as environment variables.
     """
@@ -27,6 +28,7 @@ class Destination:
     kind: ClassVar[str]
     loader: ClassVar[str]
     types: ClassVar[dict[str, str]]
+    pipe_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, location: str, **settings: str) -> None:
         """Be somewhere.
@@ -37,6 +39,17 @@ class Destination:
         """
         self.location = location
         self.settings = settings
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The loader's settings for a pipe, as its config file has them."""
+        prefix = f"{self.loader.upper().replace('-', '_')}_"
+        given = {
+            name.removeprefix(prefix).lower(): int(value) if name.endswith("_PORT") else value
+            for name, value in self.settings.items()
+            if name.startswith(prefix)
+        }
+        return given | {"default_target_schema": "tap_cometly", **self.pipe_settings}
 
     def ask(self, sql: str) -> list[dict[str, Any]]:
         """Put a query to the database.
@@ -100,6 +113,7 @@ class Postgres(Destination):
         "emails": "ARRAY",
         "created_until": "timestamp without time zone",
     }
+    pipe_settings: ClassVar = {"sanitize_null_text_characters": True}
 
     def __init__(self, server: PostgresServer, name: str) -> None:
         """Create the database.
@@ -134,11 +148,12 @@ class DuckDb(Destination):
     kind = "duckdb"
     loader = "target-duckdb"
     types: ClassVar = {
-        "id": "HUGEINT",
+        "id": "BIGINT",
         "email": "VARCHAR",
         "emails": "JSON",
         "created_until": "TIMESTAMP",
     }
+    pipe_settings: ClassVar = {"add_metadata_columns": True, "primary_key_required": False}
 
     def __init__(self, folder: Path, name: str = "contacts.duckdb") -> None:
         """Name the file.

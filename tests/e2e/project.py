@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
@@ -15,10 +19,12 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from tests.e2e.installed import meltano, meltano_file, meltano_project, plugin_program, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 TAP = "tap-cometly"
+_RUN_SECONDS = 120
+"""A run that is stopped by a test takes no longer, however it hangs."""
+_IDLE_CHECKS = 10
 
 
 class MeltanoProject:
@@ -43,9 +49,18 @@ class MeltanoProject:
         (folder / "output").mkdir()
         (folder / "tmp").mkdir()
         shutil.copy(installed / "meltano.db", folder / ".meltano")
-        for kind in ("extractors", "loaders"):
-            (folder / ".meltano" / kind).symlink_to(installed / kind)
+        self.link_plugins(folder)
         self.write(meltano_file())
+
+    @staticmethod
+    def link_plugins(folder: Path) -> None:
+        """Give a project the installed plugins.
+
+        Args:
+            folder: The project's folder, which has no plugins yet.
+        """
+        for kind in ("extractors", "loaders"):
+            (folder / ".meltano" / kind).symlink_to(meltano_project() / ".meltano" / kind)
 
     def read(self) -> dict[str, Any]:
         """What meltano.yml holds."""
@@ -79,7 +94,6 @@ class MeltanoProject:
             "HOME": str(self.folder / "tmp"),
             "TMPDIR": str(self.folder / "tmp"),
             "PYTHONUTF8": "1",
-            "MELTANO_AUTO_INSTALL": "false",  # all is there, and nothing else is to be fetched
             "MELTANO_CLI_LOG_FORMAT": "uncolored",
             **self.settings,
         }
@@ -121,36 +135,52 @@ class MeltanoProject:
         return self.meltano("run", *options, TAP, loader, check=check, **settings)
 
     @contextlib.contextmanager
-    def killing_tap(self, loader: str, **settings: str) -> Iterator[KillableRun]:
-        """Do `meltano run tap-cometly …` so that the tap can be killed.
+    def running(self, loader: str, **settings: str) -> Iterator[RunInProgress]:
+        """Start `meltano run tap-cometly …` in a process group of its own, to stop it.
 
         Args:
             loader: Where to.
             **settings: More environment variables.
 
         Yields:
-            The run; it is over afterwards.
+            The run; it and its plugins have ended afterwards.
         """
-        pid_file, script = self.folder / "tap.pid", self.folder / "tap"
-        script.write_text(
-            f'#!/bin/sh\necho $$ >"{pid_file}"\nexec {plugin_program(TAP, TAP)} "$@"\n'
-        )
-        script.chmod(0o755)
         before = self.read()
-        self.edit_extractor(executable=str(script))
+        self._record_process_ids(loader)
+        command = [str(part) for part in (meltano(), "run", TAP, loader)]
         process = subprocess.Popen(  # noqa: S603
-            [meltano(), "run", TAP, loader],
+            command,
             cwd=self.folder,
             env=self.environment | settings,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            start_new_session=True,
         )
+        run = RunInProgress(process, self.folder, loader)
+        watchdog = threading.Timer(_RUN_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+        watchdog.start()
         try:
-            yield KillableRun(process, pid_file)
+            yield run
         finally:
-            process.wait()
+            run.wait()
+            watchdog.cancel()
             self.write(before)
+
+    def _record_process_ids(self, loader: str) -> None:
+        """Have the plugins write their process ids into files."""
+        content = self.read()
+        for plugin in [plugin for kind in content["plugins"].values() for plugin in kind]:
+            name = plugin["name"]
+            if name in {TAP, loader}:
+                program = plugin_program(name, plugin["executable"])
+                script = self.folder / f"{name}.sh"
+                pid_file = self.folder / f"{name}.pid"
+                script.write_text(f'#!/bin/sh\necho $$ >"{pid_file}"\nexec {program} "$@"\n')
+                script.chmod(0o755)
+                plugin["executable"] = str(script)
+        self.write(content)
 
     def state(self, state_id: str) -> dict[str, Any]:
         """What Meltano keeps under a state's id.
@@ -194,24 +224,80 @@ class MeltanoProject:
         )
 
 
-class KillableRun:
-    """A run of Meltano that goes on."""
+class RunInProgress:
+    """A run of Meltano with its tap and its loader, to be stopped.
 
-    def __init__(self, process: subprocess.Popen[bytes], pid_file: Path) -> None:
+    Attributes:
+        log: What Meltano and its plugins have logged, as far as it was read.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path, loader: str) -> None:
         """Know the processes.
 
         Args:
-            process: Meltano's.
-            pid_file: Where the tap's number is.
+            process: Meltano's, which logs into a pipe.
+            folder: Where the plugins' process ids are.
+            loader: The loader's name.
         """
         self._process = process
-        self._pid_file = pid_file
+        self._folder = folder
+        self._loader = loader
+        self.log = ""
 
-    def kill_tap(self) -> int:
-        """Kill the tap, which gets no chance to write or tell anything.
+    def wait_until_idle(self) -> None:
+        """Wait until the loader has read all that there is: so a signal meets it at rest."""
+        idle = 0
+        while idle < _IDLE_CHECKS:
+            syscall = Path(f"/proc/{self._pid(self._loader)}/syscall").read_text().split()
+            idle = idle + 1 if syscall[1:2] == ["0x0"] else 0  # it reads from stdin
+            time.sleep(0.02)
+
+    def wait(self) -> int:
+        """Wait until it ends.
 
         Returns:
             Meltano's exit code.
         """
-        os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
+        assert self._process.stdout
+        if not self._process.stdout.closed:
+            with self._process.stdout:
+                self.log += self._process.stdout.read()
         return self._process.wait()
+
+    def kill_tap(self) -> int:
+        """Send SIGKILL to the tap alone.
+
+        Returns:
+            Meltano's exit code.
+        """
+        os.kill(self._pid(TAP), signal.SIGKILL)
+        return self.wait()
+
+    def terminate(self) -> int:
+        """Send SIGTERM to Meltano alone, as `kill` and most orchestrators do.
+
+        Returns:
+            Meltano's exit code, once its plugins have ended too.
+        """
+        return self._stop_all(self._process.terminate)
+
+    def interrupt(self) -> int:
+        """Send SIGINT to the process group, as a terminal does on Ctrl-C.
+
+        Returns:
+            Meltano's exit code, once its plugins have ended too.
+        """
+        return self._stop_all(lambda: os.killpg(self._process.pid, signal.SIGINT))
+
+    def _pid(self, plugin: str) -> int:
+        return int((self._folder / f"{plugin}.pid").read_text())
+
+    def _stop_all(self, stop: Callable[[], None]) -> int:
+        # Meltano may leave plugins behind, which are not children of this process.
+        plugins = [os.pidfd_open(self._pid(plugin)) for plugin in (TAP, self._loader)]
+        stop()
+        code = self.wait()
+        for plugin in plugins:
+            select.select([plugin], [], [])  # readable once the process has ended
+            os.close(plugin)
+        return code

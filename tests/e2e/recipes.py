@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from tests.e2e.installed import CHECKOUT, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.e2e.project import MeltanoProject
@@ -20,29 +22,65 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = "# meltano.yml\n"
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """The fenced blocks of a page: kind and text.
+def sections(page: Path) -> dict[str, str]:
+    """The parts of a page by their second-level headings; what comes before them by an empty one.
 
     Args:
         page: A Markdown file.
     """
-    return _BLOCK.findall(page.read_text("utf-8"))
+    parts = re.split(r"(?m)^## (.*)\n", "## \n" + page.read_text("utf-8"))
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def follow(page: str, project: MeltanoProject) -> list[str]:
+def blocks(page: Path, section: str | None = None) -> list[tuple[str, str]]:
+    """The fenced blocks of a page: kind and text.
+
+    Args:
+        page: A Markdown file.
+        section: Of this section only, by its heading.
+    """
+    found: list[tuple[str, str]] = _BLOCK.findall(
+        page.read_text("utf-8") if section is None else sections(page)[section]
+    )
+    return found
+
+
+def described(page: Path, section: str) -> dict[str, Any]:
+    """What a section of a page adds to meltano.yml.
+
+    Args:
+        page: A Markdown file.
+        section: The section's heading.
+    """
+    parts = [yaml.safe_load(text) for kind, text in blocks(page, section) if kind == "yaml"]
+    whole: dict[str, Any] = functools.reduce(merged, parts, {})
+    return whole
+
+
+def follow(
+    page: str,
+    project: MeltanoProject,
+    *,
+    section: str | None = None,
+    ask: Callable[[str], object] | None = None,
+) -> list[str]:
     """Do what a recipe says, in order.
 
     Args:
         page: Its name, without `.md`.
         project: Where.
+        section: Only this section of it, by its heading.
+        ask: Runs the SQL; without it SQL is skipped.
 
     Returns:
         What each block of commands printed.
     """
     printed = []
-    for kind, text in blocks(RECIPES / f"{page}.md"):
+    for kind, text in blocks(RECIPES / f"{page}.md", section):
         if kind == "yaml" and text.startswith(_FILE):
             project.write(merged(project.read(), yaml.safe_load(text)))
+        if kind == "sql" and ask:
+            ask(text)
         if kind == "bash":
             printed.append(bash(text, project))
     assert printed

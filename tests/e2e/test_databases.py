@@ -115,7 +115,7 @@ def test_run_after_a_killed_one_completes_it(
     loading: MeltanoProject, destination: Destination, space: Simulator, people: list[Contact]
 ) -> None:
     space.faults.add("download", Stall(at=100), after=2)
-    with loading.killing_tap(destination.loader, TAP_COMETLY_WINDOW_DAYS="1") as run:
+    with loading.running(destination.loader, TAP_COMETLY_WINDOW_DAYS="1") as run:
         space.wait_until_asked("download", 3, timeout=60)
         assert run.kill_tap() != 0
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.conftest import contact
 from tests.e2e.conftest import SECOND_END, at
+from tests.e2e.installed import plugin_program, run
 from tests.e2e.rows import fields
 
 if TYPE_CHECKING:
@@ -35,6 +36,24 @@ def test_last_line_of_an_id_is_the_contact_as_it_is(
     assert {line["id"]: without_window(line) for line in lines} == now
     assert versions == [BEFORE.name, CHANGED.name]
     assert project.bookmark(LOADER) == SECOND_END
+
+
+def test_the_bookmark_survives_a_full_table_run(project: MeltanoProject) -> None:
+    state = {"bookmarks": {"contacts": {"replication_key_value": "2024-06-05T04:00:00+00:00"}}}
+    catalog = json.loads(project.tap("--discover").stdout)
+    for entry in catalog["streams"][0]["metadata"]:
+        if not entry["breadcrumb"]:
+            entry["metadata"]["replication-method"] = "FULL_TABLE"
+    for name, content in {"state": state, "catalog": catalog}.items():
+        (project.folder / f"{name}.json").write_text(json.dumps(content), "utf-8")
+    messages = project.tap("--state=state.json", "--catalog=catalog.json").stdout
+
+    target = plugin_program(LOADER, LOADER)
+    printed = run([target], cwd=project.folder, env=project.environment, stdin=messages).stdout
+
+    [last] = printed.splitlines()
+    contacts = json.loads(last)["bookmarks"]["contacts"]
+    assert contacts["replication_key_value"] == "2024-06-05T04:00:00+00:00"
 
 
 def read(file: Path) -> list[dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +15,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from simulator.faults import Stall
 from tests.about import about
-from tests.e2e.conftest import FIRST_END
-from tests.e2e.describe import for_add, for_hub
+from tests.e2e.conftest import FIRST_END, instant_space
 from tests.e2e.installed import (
     CHECK_JSONSCHEMA,
     CHECKOUT,
@@ -25,6 +26,7 @@ from tests.e2e.installed import (
 )
 from tests.e2e.postgres import PostgresServer, packaged_programs
 from tests.e2e.project import TAP, MeltanoProject
+from tests.generate import hub_definition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 DUCKDB = "target-duckdb"
 HUB_FIELDS = {
     "capabilities",
+    "definition",
     "description",
+    "docs",
     "domain_url",
     "executable",
     "keywords",
@@ -43,7 +47,9 @@ HUB_FIELDS = {
     "maintenance_status",
     "name",
     "namespace",
+    "next_steps",
     "pip_url",
+    "prereq",
     "repo",
     "settings",
     "settings_group_validation",
@@ -119,7 +125,7 @@ def test_state_can_be_read_and_set_back(project: MeltanoProject) -> None:
 
 def test_second_run_at_the_same_time_is_refused(project: MeltanoProject, space: Simulator) -> None:
     space.faults.add("download", Stall(at=100))
-    with project.killing_tap("target-jsonl") as run_under_way:
+    with project.running("target-jsonl") as run_under_way:
         space.wait_until_asked("download", timeout=60)
         second = project.run("target-jsonl", check=False)
         run_under_way.kill_tap()
@@ -128,36 +134,48 @@ def test_second_run_at_the_same_time_is_refused(project: MeltanoProject, space: 
     assert "already running" in second.stdout + second.stderr
 
 
-def test_plugin_yml_is_what_the_tap_says() -> None:
-    written = (CHECKOUT / "plugin.yml").read_text("utf-8")
-
-    printed = run([sys.executable, "-m", "tests.e2e.describe"], cwd=CHECKOUT).stdout
-
-    assert written == printed
-    assert yaml.safe_load(written) == for_add()
-
-
 def test_plugin_yml_adds_the_tap_to_any_project(project: MeltanoProject) -> None:
     content = project.read()
-    del content["plugins"]["extractors"]
+    [extractor] = content["plugins"].pop("extractors")
     project.write(content)
     plugin_yml = str(CHECKOUT / "plugin.yml")
+    (project.folder / ".env").write_text(f"TAP_COMETLY_PIP_URL='{extractor['pip_url']}'\n")
 
     project.meltano("add", "--no-install", "--from-ref", plugin_yml, TAP)
 
-    assert "Plugin configuration is valid" in project.meltano("config", "test", TAP).stdout
+    done = project.meltano("config", "test", "--no-install", TAP)
+    assert "Plugin configuration is valid" in done.stdout
 
 
 def test_hub_definition_has_only_fields_that_the_hub_knows() -> None:
-    command = ["-m", "tests.e2e.describe", "--hub", "acme", "https://example.com/acme/tap-cometly"]
+    command = ["-m", "tests.generate", "--hub", "acme", "https://example.com/acme/tap-cometly"]
     printed = yaml.safe_load(run([sys.executable, *command], cwd=CHECKOUT).stdout)
 
-    assert printed == for_hub("acme", "https://example.com/acme/tap-cometly")
+    assert printed == hub_definition("acme", "https://example.com/acme/tap-cometly")
     assert set(printed) == HUB_FIELDS
     assert printed["capabilities"] == sorted(about()["capabilities"])
     assert [setting["name"] for setting in printed["settings"]] == list(
         about()["settings"]["properties"]
     )
+
+
+def test_the_logo_is_a_square_that_refers_to_nothing_else() -> None:
+    logo = (CHECKOUT / "docs" / "logo.svg").read_text("utf-8")
+
+    drawn = ET.fromstring(logo)  # noqa: S314 - our own
+    assert drawn.attrib["viewBox"] == "0 0 128 128"
+    assert not re.search(r"href|script|url\(|data:", logo)
+
+
+def test_config_test_on_an_empty_space_calls_the_settings_invalid(
+    project: MeltanoProject, space: Simulator
+) -> None:
+    space.reset(instant_space([]))
+
+    done = project.meltano("config", "test", TAP, check=False)
+
+    assert done.returncode == 1
+    assert "Plugin configuration is invalid" in done.stdout + done.stderr
 
 
 def test_meltano_yml_is_as_its_schema_says() -> None:

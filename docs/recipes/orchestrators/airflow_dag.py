@@ -13,7 +13,7 @@ with DAG(
     "cometly",
     schedule="5 3 * * *",
     start_date=pendulum.datetime(2024, 1, 1, tz="UTC"),
-    catchup=False,  # a run goes on from the bookmark, whatever day Airflow has in mind
+    catchup=False,  # a run starts at the bookmark, not at Airflow's logical date
     max_active_runs=1,  # one run of a Space at a time
     default_args={"retries": 3, "retry_delay": timedelta(minutes=10)},
 ) as dag:
