@@ -610,16 +610,6 @@ class TestSpaces:
         assert max(lengths) <= 7 * DAY
         assert len(lengths) < 12
 
-    def test_ten_quiet_years_take_some_fifty_exports(self, world: World) -> None:
-        decade = 3650 * DAY
-        people = contacts_every(DAY, JUNE - decade + HOUR, JUNE)
-        world.fill(people)
-
-        run = world.sync(start_date=(JUNE - decade).isoformat(), end_date=JUNE.isoformat())
-
-        assert sorted(run.ids) == [person.id for person in people]
-        assert 45 <= len(world.windows()) <= 55
-
     def test_a_daily_run_has_days_that_end_at_local_midnights(self, world: World) -> None:
         world.fill([], timezone="America/New_York")
         state = {"bookmarks": {"contacts": {"replication_key_value": "2024-06-30T11:55:00Z"}}}
@@ -689,22 +679,6 @@ class TestAnswers:
         assert run.bookmarks == ["2024-06-01T12:00:00+00:00", "2024-06-02T00:00:00+00:00"]
         assert sorted(set(run.ids)) == every_id(world)
 
-    def test_what_is_read_before_a_failure_stays_in_the_state_and_no_more(
-        self, world: World
-    ) -> None:
-        second = JUNE + DAY
-        world.simulator.faults.add(
-            "create",
-            ExportFails("Who is simulated-key?"),
-            times=None,
-            when=lambda request: bool(request.end and request.end > second),
-        )
-
-        run = world.sync(window_days=1, end_date="2024-06-03T00:00:00Z")
-
-        assert run.bookmarks[-1] == "2024-06-02T00:00:00+00:00"
-        assert "Who is [hidden]?" in str(run.error)
-
 
 class TestFiles:
     """An export is polled for a fresh URL when the storage refuses the one it has."""
@@ -750,18 +724,20 @@ class TestFiles:
         assert 'failed, Cometly says "Out of ink." while its file was read' in str(run.error)
         assert len(world.windows()) == 1
 
-    def test_a_file_that_was_read_is_freed(self, world: World) -> None:
+    def test_a_file_that_was_read_is_freed_at_once(self, world: World) -> None:
         tap = world.tap()
         plan = WindowPlan(JUNE, JUNE + 3 * DAY, SETTINGS.zone)
         client, storage = CometlyClient(tap.settings, world.clock), Storage("test", world.clock)
         files = []
 
+        gc.disable()
         for export in Exports(plan, client, storage, world.clock, tap.settings):
             files.append(weakref.ref(cast("Any", export.file)))
             list(export.blocks())
+        freed = [file() is None for file in files[:-1]]
+        gc.enable()
 
-        gc.collect()
-        assert [file() for file in files[:-1]] == [None, None]
+        assert freed == [True, True]
 
 
 class TestErrors:
