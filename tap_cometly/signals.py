@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,12 @@ class StopRequest:
         self._deferring = False
 
     def install(self) -> None:
-        """Handle SIGINT, SIGTERM and SIGHUP from now on; SIGHUP stays ignored under `nohup`."""
+        """Handle SIGINT, SIGTERM and SIGHUP from now on; SIGHUP stays ignored under `nohup`.
+
+        Only the main thread can: elsewhere this does nothing, like the SDK.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
         for signum in _SIGNALS:
             if signum in (signal.SIGINT, signal.SIGTERM) or (
                 signal.getsignal(signum) is not signal.SIG_IGN
