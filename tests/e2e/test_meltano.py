@@ -78,7 +78,7 @@ def test_a_date_typo_reaches_the_tap_as_it_is_and_is_refused(
     done = project.run("target-jsonl", check=False, TAP_COMETLY_START_DATE=date)
 
     assert done.returncode == 1
-    assert f"Setting 'start_date' is '{date}'; it has to be" in done.stdout + done.stderr
+    assert f"Setting 'start_date' is invalid: '{date}'; it must be" in done.stdout + done.stderr
     assert space.requests == []
 
 
