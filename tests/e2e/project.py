@@ -148,6 +148,8 @@ class MeltanoProject:
         before = self.read()
         self._record_process_ids(loader)
         command = [str(part) for part in (meltano(), "run", TAP, loader)]
+        # A job in the background ignores SIGINT, and so would all that it starts.
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(  # noqa: S603
             command,
             cwd=self.folder,
@@ -158,6 +160,7 @@ class MeltanoProject:
             encoding="utf-8",
             start_new_session=True,
         )
+        signal.signal(signal.SIGINT, handler)
         run = RunInProgress(process, self.folder, loader)
         watchdog = threading.Timer(_RUN_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
         watchdog.start()
