@@ -1,6 +1,6 @@
 """Contacts in JSON Lines files, for targets that read BATCH messages.
 
-The SDK's own writer encodes record by record, and compresses whatever the setting says.
+The SDK's own writer encodes record by record, and ignores the setting for compression.
 """
 
 from __future__ import annotations

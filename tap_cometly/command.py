@@ -85,7 +85,7 @@ def run() -> int:
         return _report(str(stopped), stopped.exit_code)
     except click.ClickException as error:
         return _report(error.format_message(), error.exit_code)
-    except Exception as error:  # noqa: BLE001 - the last line has to say why, whatever it is
+    except Exception as error:  # noqa: BLE001 - the last line has to say why
         return _report(_sentence(error))
     return exit_code
 

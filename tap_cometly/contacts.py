@@ -59,7 +59,7 @@ logger = logging.getLogger("tap-cometly")
 
 
 class ContactReader:
-    """Decodes and checks the contacts of a sync; warns once of whatever it drops or replaces."""
+    """Decodes and checks the contacts of a sync; warns once of each thing it drops or replaces."""
 
     def __init__(
         self,

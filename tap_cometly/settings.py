@@ -109,7 +109,7 @@ _SDK_RULES: dict[str, Any] = {
     },
     "then": {"required": ["flattening_max_depth"]},
 }
-"""What the SDK expects of its own settings beyond what its schema says."""
+"""What the SDK expects of its settings but does not say in its schema."""
 
 logger = logging.getLogger("tap-cometly")
 

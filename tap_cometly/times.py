@@ -24,7 +24,7 @@ _STARTS_WITH_DATE = re.compile(
 
 
 class Clock(Protocol):
-    """The time, and waiting; tests pass in a clock of their own."""
+    """The time, and waiting; tests pass in a virtual clock."""
 
     def now(self) -> float:
         """Unix time in seconds."""

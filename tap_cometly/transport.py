@@ -85,7 +85,7 @@ class Backoff:
 
         Args:
             failure: Why the last attempt failed. If the server asks to wait, there is another
-                attempt after that, whatever patience is left by then.
+                attempt after that, even if no patience is left by then.
             patience: For how many seconds to try.
         """
         self._failures += 1
@@ -188,7 +188,7 @@ class ExactTarget(requests.adapters.HTTPAdapter):
     """
 
     def __init__(self, url: str) -> None:
-        """Send this URL's target, whatever URL is requested."""
+        """Send this URL's target in every request."""
         super().__init__()
         target = _ORIGIN.sub("", url, count=1).partition("#")[0]
         self._target = quote("/" + target.removeprefix("/"), safe=_VISIBLE_ASCII)
@@ -375,6 +375,6 @@ def _seconds(retry_after: str, now: float) -> float | None:
             moment = parsedate_to_datetime(retry_after)
         except (ValueError, OverflowError):
             return None
-        # HTTP's dates are UTC, whatever this machine's zone: a zone that is missing or `-0000` too.
+        # HTTP dates are UTC, also with a missing zone or `-0000`.
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
     return max(seconds, 0) if math.isfinite(seconds) else None
