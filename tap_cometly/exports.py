@@ -241,7 +241,7 @@ class Exports:
         return head.file
 
     def _finish(self, head: Export) -> None:
-        # Its stream refers to the export, and isal's reader hides such a circle from Python.
+        # Its `fresh_url` refers to the export: without the circle it is freed at once.
         head.file = head.created_after = None
         self._queue.remove(head)
         self._previous_completed = head.completed

@@ -242,6 +242,19 @@ def warn_of_unknown(
             logger.warning("Ignoring the unknown environment variable '%s'%s", name, suggestion)
 
 
+def warn_of_future_start(config: Mapping[str, Any], now: datetime) -> None:
+    """Log a warning if `start_date` is after this moment; invalid settings are not judged here."""
+    zone, start = config.get("timezone", DEFAULT_TIMEZONE), config.get("start_date")
+    if not isinstance(zone, str) or not isinstance(start, str):
+        return
+    try:
+        instant = read_instant(start, read_timezone(zone))
+    except SettingError:
+        return
+    if instant is not None and instant > now:
+        logger.warning("The start_date is in the future: %s", instant.isoformat())
+
+
 def _suggestion(name: str, known: Iterable[str]) -> str:
     closest = difflib.get_close_matches(name, known, 1)
     return f"; did you mean '{closest[0]}'?" if closest else ""

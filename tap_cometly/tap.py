@@ -28,6 +28,7 @@ from tap_cometly.settings import (
     Settings,
     check_against_schema,
     from_environment,
+    warn_of_future_start,
     warn_of_unknown,
 )
 from tap_cometly.signals import StopRequest, blocked
@@ -198,10 +199,10 @@ class TapCometly(Tap):
             REDACTOR.hide_key(api_key)
         if validate_config:
             warn_of_unknown(settings, os.environ, self.config_jsonschema)
+            warn_of_future_start(settings, self._now())
             check_against_schema(settings, self.config_jsonschema)
             user_agent = f"{self.name}/{self.plugin_version}"
             self._settings = Settings.read(settings, default_user_agent=user_agent)
-            self._warn_of_future("start_date", self._settings.start_date)
         with blocked():  # the SDK's own signal handlers write a state and exit with 0
             try:
                 super().__init__(
@@ -244,9 +245,9 @@ class TapCometly(Tap):
         for stream in self.streams.values():
             if isinstance(stream, ContactsStream) and stream.is_incremental:
                 stream.state_manager.read_bookmark()
-                if bookmark := stream.state_manager.bookmark:
-                    self._warn_of_future("bookmark", bookmark)
+                bookmark = stream.state_manager.bookmark
+                if bookmark is not None and bookmark > self._now():
+                    self.logger.warning("The bookmark is in the future: %s", bookmark.isoformat())
 
-    def _warn_of_future(self, name: str, instant: datetime) -> None:
-        if instant > datetime.fromtimestamp(self.clock.now(), UTC):
-            self.logger.warning("The %s is in the future: %s", name, instant.isoformat())
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock.now(), UTC)

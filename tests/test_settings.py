@@ -341,6 +341,15 @@ def test_a_start_date_in_the_future_is_warned_of(caplog: pytest.LogCaptureFixtur
     assert warnings(caplog) == ["The start_date is in the future: 2024-07-01T12:00:01+00:00"]
 
 
+def test_a_start_date_in_the_future_is_warned_of_before_another_setting_is_rejected(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(TapError, match="'end_date'"):
+        read(start_date="2204-01-15", end_date="2024-01-15")
+
+    assert warnings(caplog) == ["The start_date is in the future: 2204-01-15T00:00:00+00:00"]
+
+
 # URLs.
 
 SAFE_URLS = """https://app.cometly.com/public-api/v1 https://storage.example.com:8443/f.gz?sig=a%2Bb
