@@ -144,7 +144,10 @@ class TapCometly(Tap):
             th.NumberType(exclusive_minimum=0),
             default=DEFAULT_EXPORT_TIMEOUT_MINUTES,
             title="Export time-out in minutes",
-            description="How long one export may stay queued or processing after its creation.",
+            description=(
+                "How long one export may stay queued or processing, from its creation or from the "
+                "completion of the one before it."
+            ),
         ),
         th.Property(
             "api_url",
