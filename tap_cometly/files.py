@@ -22,7 +22,6 @@ from tap_cometly.transport import (
     READ_BYTES,
     READ_TIMEOUT_SECONDS,
     Backoff,
-    ExactTarget,
     HttpSession,
     RequestFailed,
     failure_of,
@@ -104,9 +103,7 @@ class Storage:
 
     def _get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         # S3 refuses a presigned request that has an Authorization header as well.
-        session = HttpSession("Cometly's download_url", self._headers, no_auth)
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, ExactTarget(url))
+        session = HttpSession("Cometly's download_url", self._headers, no_auth, exact_url=url)
         return session.open("GET", url, self._read_timeout, headers=headers)
 
 

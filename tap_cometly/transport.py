@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import logging
 import math
 import os
 import re
+import socket
 import ssl
 import string
+import threading
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -114,6 +117,7 @@ class HttpSession(requests.Session):
         url_name: str,
         headers: Mapping[str, str],
         auth: Callable[[requests.PreparedRequest], requests.PreparedRequest],
+        exact_url: str | None = None,
     ) -> None:
         """Prepare a session.
 
@@ -121,8 +125,11 @@ class HttpSession(requests.Session):
             url_name: What messages call the URL.
             headers: Sent with each request.
             auth: Authorizes requests.
+            exact_url: The only URL of the session, if it is to be requested byte for byte.
         """
         super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter(exact_url))
         self._url_name = url_name
         self.headers.update(headers)
         self.auth = auth
@@ -181,32 +188,50 @@ class HttpSession(requests.Session):
         return None
 
 
-class ExactTarget(requests.adapters.HTTPAdapter):
-    """Requests one URL's path and query byte for byte; urllib3 would rewrite `%7e` and the like.
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Makes connections that request an exact target and wait for a head only so long."""
 
-    A signature may cover them as they are written.
-    """
-
-    def __init__(self, url: str) -> None:
-        """Send this URL's target in every request."""
+    def __init__(self, exact_url: str | None) -> None:
         super().__init__()
-        target = _ORIGIN.sub("", url, count=1).partition("#")[0]
-        self._target = quote("/" + target.removeprefix("/"), safe=_VISIBLE_ASCII)
+        self._target = None if exact_url is None else _target(exact_url)
 
     @override
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        bases = (_ExactConnection, pool.ConnectionCls)
-        pool.ConnectionCls = type("ExactConnection", bases, {"target": self._target})
+        if not issubclass(pool.ConnectionCls, _Connection):
+            bases = (_Connection, pool.ConnectionCls)
+            pool.ConnectionCls = type("Connection", bases, {"target": self._target})
         return pool
 
 
-class _ExactConnection(http.client.HTTPConnection):
-    target: str
+class _Connection(http.client.HTTPConnection):
+    target: str | None = None
 
     @override
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        super().putrequest(method, self.target, *args, **kwargs)
+        # urllib3 would rewrite `%7e` and the like, which a signature may cover.
+        super().putrequest(method, self.target or url, *args, **kwargs)
+
+    @override
+    def getresponse(self) -> http.client.HTTPResponse:
+        # The read time-out starts again at every byte, so a head could drip in without end.
+        timer = threading.Timer(2 * (self.timeout or READ_TIMEOUT_SECONDS), self._abort)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+
+    def _abort(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # closed meanwhile
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _target(url: str) -> str:
+    """A URL's path and query as they are written."""
+    target = _ORIGIN.sub("", url).partition("#")[0]
+    return quote("/" + target.removeprefix("/"), safe=_VISIBLE_ASCII)
 
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

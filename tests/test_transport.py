@@ -1,0 +1,35 @@
+"""HTTP below the API and the storage: what a session does with a server that is not well."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+
+import pytest
+
+from tap_cometly.transport import HttpSession, RequestFailed, no_auth
+
+
+def test_a_head_that_drips_in_byte_by_byte_ends_within_twice_the_read_timeout() -> None:
+    closed = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+            while not closed.wait(0.05):
+                connection.sendall(b"a")
+
+    server = threading.Thread(target=drip, daemon=True)
+    server.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    session = HttpSession("the URL", {}, no_auth)
+
+    with pytest.raises(RequestFailed, match="interrupted"):
+        session.open("GET", url, 0.2)
+
+    closed.set()
+    server.join()
+    listener.close()
