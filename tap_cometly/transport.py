@@ -215,22 +215,27 @@ class _Connection(http.client.HTTPConnection):
     @override
     def getresponse(self) -> http.client.HTTPResponse:
         # The read time-out starts again at every byte, so a head could drip in without end.
-        timer = threading.Timer(2 * (self.timeout or READ_TIMEOUT_SECONDS), self._abort)
+        aborted = threading.Event()
+        timer = threading.Timer(2 * (self.timeout or READ_TIMEOUT_SECONDS), self._abort, [aborted])
         timer.daemon = True
         timer.start()
         try:
             return super().getresponse()
         finally:
             timer.cancel()
+            # `http.client` takes the end of a connection for the end of the head.
+            if aborted.is_set():
+                raise TimeoutError
 
-    def _abort(self) -> None:
+    def _abort(self, aborted: threading.Event) -> None:
+        aborted.set()
         with contextlib.suppress(OSError, AttributeError):  # closed meanwhile
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _target(url: str) -> str:
     """A URL's path and query as they are written."""
-    target = _ORIGIN.sub("", url).partition("#")[0]
+    target = _ORIGIN.sub("", url, count=1).partition("#")[0]
     return quote("/" + target.removeprefix("/"), safe=_VISIBLE_ASCII)
 
 

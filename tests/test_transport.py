@@ -12,24 +12,23 @@ from tap_cometly.transport import HttpSession, RequestFailed, no_auth
 
 
 def test_a_head_that_drips_in_byte_by_byte_ends_within_twice_the_read_timeout() -> None:
-    closed = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
+    stopped = threading.Event()
 
-    def drip() -> None:
-        connection, _ = listener.accept()
-        with connection, suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
-            while not closed.wait(0.05):
-                connection.sendall(b"a")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-    server = threading.Thread(target=drip, daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    session = HttpSession("the URL", {}, no_auth)
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+                while not stopped.wait(0.05):
+                    connection.sendall(b"a")
 
-    with pytest.raises(RequestFailed, match="interrupted"):
-        session.open("GET", url, 0.2)
-
-    closed.set()
-    server.join()
-    listener.close()
+        server = threading.Thread(target=drip)
+        server.start()
+        session = HttpSession("the URL", {}, no_auth)
+        try:
+            with pytest.raises(RequestFailed, match="timed out"):
+                session.open("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.2)
+        finally:
+            stopped.set()
+            server.join()
