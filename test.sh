@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lint, types and tests, in an environment of their own (.venv-test); the end-to-end tests install
-# Meltano and targets into .e2e. Arguments go to pytest:
+# Meltano and targets into .e2e. Coverage is measured only for all tests. Arguments go to pytest:
 # ./test.sh -m "not slow"
 # ./test.sh tests/test_windows.py -k midnight
 set -euo pipefail
@@ -23,13 +23,13 @@ echo "mypy"
 "$python" -m mypy
 
 echo "pytest"
-rm -f .coverage .coverage.*
 # More workers than cores: the end-to-end tests mostly wait.
 workers=$("$python" -c 'import os; print(min(os.cpu_count() + 1, 5))')
-"$python" -m coverage run -m pytest -n "$workers" --dist worksteal "$@"
-"$python" -m coverage combine --quiet
-if [ $# -eq 0 ]; then
-  "$python" -m coverage report --fail-under=95
-else
-  "$python" -m coverage report # of a part of the tests: nothing to demand
+pytest=(pytest -n "$workers" --dist worksteal "$@")
+if [ $# -gt 0 ]; then
+  exec "$python" -m "${pytest[@]}"
 fi
+rm -f .coverage .coverage.*
+"$python" -m coverage run -m "${pytest[@]}"
+"$python" -m coverage combine --quiet
+"$python" -m coverage report --fail-under=95

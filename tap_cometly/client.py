@@ -97,11 +97,7 @@ class CometlyClient:
         self._exports_url = f"{settings.api_url}/contacts/exports"
         self._clock = clock
         self._read_timeout = read_timeout_seconds
-        self._options: dict[str, int] = {}
-        if settings.include_comet_tokens:
-            self._options["include_comet_tokens"] = 1
-        if settings.include_all_emails:
-            self._options["include_all_emails"] = 1
+        self._options = dict.fromkeys(settings.field_options, 1)
         headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",

@@ -11,6 +11,7 @@ from singer_sdk.singerlib import Catalog, Metadata, Schema
 from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL
 
 from tap_cometly.errors import TapError
+from tap_cometly.settings import OPTIONAL_FIELDS
 from tap_cometly.state import REPLICATION_KEY, STREAM
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
     from singer_sdk.singerlib import CatalogEntry
 
-OPTIONAL_FIELDS = {
-    "comet_tokens": "include_comet_tokens",
-    "emails": "include_all_emails",
-}
-"""Fields that the stream has exactly when their setting is on."""
 _KEYS = ("id", REPLICATION_KEY)
 
 

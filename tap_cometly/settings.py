@@ -35,6 +35,11 @@ DEFAULT_LOOKBACK_DAYS = 1
 DEFAULT_MAX_CONCURRENT_EXPORTS = 25
 DEFAULT_EXPORT_TIMEOUT_MINUTES = 30
 MOST_CONCURRENT_EXPORTS = 25
+OPTIONAL_FIELDS = {
+    "comet_tokens": "include_comet_tokens",
+    "emails": "include_all_emails",
+}
+"""Fields that contacts have when their setting is on; the option of an export has its name."""
 
 ENVIRONMENT_PREFIX = "TAP_COMETLY_"
 _OTHER_VARIABLES = ("TAP_COMETLY_LOGLEVEL", "TAP_COMETLY_PIP_URL", "TAP_COMETLY__")
@@ -123,8 +128,7 @@ class Settings:
         start_date: Earliest creation time to export; UTC, whole seconds.
         end_date: Latest creation time to export; UTC, whole seconds; None for no bound.
         zone: The Space's time zone.
-        include_comet_tokens: Whether contacts have `comet_tokens`.
-        include_all_emails: Whether contacts have `emails`.
+        field_options: The options of an export that add optional fields.
         lookback_days: How many days before the bookmark are exported again.
         window_seconds: Fixed length of an export window; None for adaptive lengths.
         max_concurrent_exports: Upper limit on exports in flight.
@@ -137,8 +141,7 @@ class Settings:
     start_date: datetime
     end_date: datetime | None
     zone: tzinfo
-    include_comet_tokens: bool
-    include_all_emails: bool
+    field_options: tuple[str, ...]
     lookback_days: float
     window_seconds: float | None
     max_concurrent_exports: int
@@ -171,8 +174,7 @@ class Settings:
             start_date=start_date,
             end_date=end_date,
             zone=zone,
-            include_comet_tokens=config.get("include_comet_tokens", False),
-            include_all_emails=config.get("include_all_emails", False),
+            field_options=tuple(name for name in OPTIONAL_FIELDS.values() if config.get(name)),
             lookback_days=_finite(config, "lookback_days", DEFAULT_LOOKBACK_DAYS),
             window_seconds=_window_seconds(config),
             max_concurrent_exports=int(

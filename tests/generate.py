@@ -19,7 +19,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from tap_cometly.contacts import WINDOW_FIELDS
-from tap_cometly.schema import OPTIONAL_FIELDS
+from tap_cometly.settings import OPTIONAL_FIELDS
 from tap_cometly.streams import ContactsStream
 from tap_cometly.tap import TapCometly
 

@@ -358,8 +358,8 @@ SABOTAGES = [
     Sabotage(
         "optional fields are not requested",
         "client",
-        'self._options["include_all_emails"] = 1',
-        "pass",
+        "dict.fromkeys(settings.field_options, 1)",
+        "dict.fromkeys((), 1)",
         "client",
     ),
     Sabotage(
