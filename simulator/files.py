@@ -27,7 +27,7 @@ _GZIP: Final = 31  # zlib: with gzip's header and trailer
 _encoder = msgspec.json.Encoder()
 
 
-class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     r"""The layout of a file.
 
     Attributes:

@@ -227,7 +227,7 @@ def test_a_url_may_be_missing_or_come_too_early(poll: Call, answer: object) -> N
         *(QUEUED | {"status": value} for value in (None, 3, {"name": "queued"})),
         *(COMPLETED | {"download_url": value} for value in (5, ["https://a.example/file"])),
     ],
-    ids=lambda body: repr(body)[:40],
+    ids=lambda body: repr(body)[:40].replace("\\", ""),
 )
 def test_an_unreadable_answer_is_retried(poll: Call, body: object) -> None:
     assert len(poll.meets(Answer(200, body)).requests()) == 2
@@ -521,7 +521,7 @@ def test_a_4xx_fails_at_once_with_cometlys_message(either: Call, status: int) ->
         ({"message": "No,\r\n\tno.\u2028", "errors": 5}, "No, no."),
         ({"message": "No. " * 500}, ("No. " * 500)[:500] + "…"),
     ],
-    ids=lambda value: repr(value)[:50],
+    ids=lambda value: repr(value)[:50].replace("\\", ""),
 )
 def test_the_details_in_errors_are_said_too(create: Call, answer: object, said: str) -> None:
     error = create.meets(Answer(422, answer)).error()
