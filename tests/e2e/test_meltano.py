@@ -184,11 +184,11 @@ def test_meltano_yml_is_as_its_schema_says() -> None:
     run([program, "--builtin-schema", "vendor.meltano", CHECKOUT / "meltano.yml"])
 
 
-def test_singer_check_tap_finds_the_output_good(project: MeltanoProject) -> None:
+def test_singer_check_tap_finds_the_output_good(project: MeltanoProject, tmp_path: Path) -> None:
     messages = project.tap().stdout
     program = environment("singer-tools", SINGER_TOOLS) / "bin" / "singer-check-tap"
 
-    done = run([program], env=clean_environment(), stdin=messages)
+    done = run([program], cwd=tmp_path, env=clean_environment(), stdin=messages)
 
     assert "The output is valid." in done.stdout
     assert "contacts" in done.stdout
