@@ -73,6 +73,7 @@ def run() -> int:
     bad_levels = _drop_bad_log_levels()
     try:
         command = Command.cli  # sets up logging
+        logger.disabled = False  # by default a logging configuration disables all loggers so far
         for name, level in bad_levels.items():
             logger.warning("Ignoring %s=%s: not a log level like INFO or DEBUG", name, level)
         if sys.stdout is None:
