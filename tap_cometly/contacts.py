@@ -189,7 +189,7 @@ def _contact_struct(types: Mapping[str, Any], names: Mapping[str, str]) -> type[
         (field, types[name]) if types[name] is _Integer else (field, types[name], None)
         for field, name in names.items()
     ]
-    return msgspec.defstruct("Contact", fields, rename=names, kw_only=True, gc=False)
+    return msgspec.defstruct("Contact", fields, rename=names, gc=False)
 
 
 def _attempt(decode: Callable[[bytes], _T], data: bytes) -> _T | None:

@@ -519,7 +519,8 @@ def test_a_4xx_fails_at_once_with_cometlys_message(either: Call, status: int) ->
         ({"message": "No.", "errors": {"a": "Odd a.", "b": [5, None]}}, "No. Odd a."),
         ({"message": None, "errors": ["Odd."]}, "Odd."),
         ({"message": "No,\r\n\tno.\u2028", "errors": 5}, "No, no."),
-        ({"message": "No. " * 500}, ("No. " * 500)[:500] + "…"),
+        ({"message": "n" * 500}, "n" * 500),
+        ({"message": "n" * 501}, "n" * 500 + "…"),
     ],
     ids=lambda value: repr(value)[:50].replace("\\", ""),
 )

@@ -254,6 +254,7 @@ NOT_CONTACTS = [
     (b'{"id":1,"name":"Secret","tags":' + b"[" * 100_000 + b"]" * 100_000 + b"}", NOT_AN_OBJECT),
     (b'[{"id":1,"name":"Secret"}]', NOT_AN_OBJECT),
     (b"null", NOT_AN_OBJECT),
+    (b"\f", NOT_AN_OBJECT),
     (b'{"name":"Secret"}', NO_ID),
     (b'{"id":null,"name":"Secret"}', NO_ID),
     (b'{"id":"1","name":"Secret"}', NO_ID),

@@ -523,12 +523,13 @@ class TestRefusedCreates:
         with pytest.raises(ExportError, match="Cometly refused"):
             list(FakeCometly(status).exports(window_days=3))
 
-    def test_422_splits_a_window_of_more_than_a_day(self) -> None:
+    def test_422_splits_a_window_of_more_than_a_day(self, caplog: pytest.LogCaptureFixture) -> None:
         cometly = FakeCometly("422")
 
         windows = [export.window for export in cometly.exports(days=2, window_days=2)]
 
         assert [window.end - window.start for window in windows] == [DAY] * 2
+        assert "Cometly refused; splitting the window" in caplog.text
 
     def test_422_on_a_day_fails_the_run(self) -> None:
         with pytest.raises(ExportError, match="Cometly refused"):

@@ -408,6 +408,22 @@ def test_a_dripping_file_is_read(file: StoredFile) -> None:
     assert file.meets(Drip(60, count=30)).read() == file.lines
 
 
+def test_a_known_part_of_any_length_is_skipped(file: StoredFile) -> None:
+    lines = [b"%06d" % number for number in range(30_000)]
+    file.meets(plain(*lines), NoRanges(), Cut(200_000))
+
+    assert file.read() == b"".join(line + b"\n" for line in lines)
+
+
+def test_a_part_without_a_range_is_an_error() -> None:
+    rest = response("206 Partial", "Content-Length: 6") + b'":1}\n'
+    with (
+        RawServer(ok(b'{"id', 'ETag: "a"', length=9), rest) as server,
+        pytest.raises(FileError, match="its file changed"),
+    ):
+        server.read()
+
+
 def test_a_part_of_the_range_is_a_part_of_the_file() -> None:
     with RawServer(
         ok(b'{"id', 'ETag: "a"', length=9),
