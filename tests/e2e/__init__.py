@@ -1,6 +1,5 @@
-"""The tap by Meltano and by pipe into real programs, from a simulated Space.
+"""End-to-end tests: a simulated Space, the tap, Meltano and real targets.
 
-`installed.py` brings the programs, once, into `.e2e/` of the checkout; `project.py` has a Meltano
-project for each test, `destinations.py` the databases. Snowflake is an emulation, whatever its
-tests show: `emulated_snowflake/`.
+`installed.py` installs the programs into `.e2e/` once, `project.py` makes a Meltano project for
+each test, `destinations.py` has the databases. Snowflake is only emulated (`emulated_snowflake/`).
 """

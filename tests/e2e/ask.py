@@ -1,4 +1,4 @@
-"""Prints what a query gives, as JSON: a list of objects, one for each row.
+"""Runs a query and prints its rows as a JSON list of objects.
 
 Runs in a loader's environment, which has the database's client: `python ask.py KIND LOCATION SQL`.
 """
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def connected(kind: str, location: str) -> Iterator[Any]:
-    """Connect to a database.
-
-    Args:
-        kind: `postgres`, `duckdb` or `snowflake`; the last is the emulation.
-        location: A URL, a file or a folder.
-
-    Yields:
-        A connection.
-    """
+    """Connect to a database."""
     if kind == "postgres":
         import psycopg  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
 
@@ -44,7 +36,7 @@ def connected(kind: str, location: str) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Ask."""
+    """Run the query of the command line."""
     kind, location, sql = sys.argv[1:]
     with connected(kind, location) as connection:
         cursor = connection.cursor()

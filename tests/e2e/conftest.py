@@ -1,4 +1,4 @@
-"""A Space of its own for each test, and the programs that load its contacts."""
+"""A new simulated Space, Meltano project and empty databases for each test."""
 
 from __future__ import annotations
 
@@ -27,15 +27,11 @@ START = "2024-06-01T04:00:00+00:00"
 FIRST_END = "2024-06-10T12:00:00+00:00"
 SECOND_END = "2024-06-12T12:00:00+00:00"
 LOOKED_BACK_TO = "2024-06-09T04:00:00+00:00"
-"""Where the second run starts: the local midnight at or before a day before the first run's end."""
+"""Start of the second run: the local midnight at or before one day before FIRST_END."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests here.
-
-    Args:
-        items: All tests of the session.
-    """
+    """Mark all tests here."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
@@ -44,11 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def at(text: str) -> datetime:
-    """An instant.
-
-    Args:
-        text: As in records.
-    """
+    """An instant."""
     return datetime.fromisoformat(text)
 
 
@@ -59,24 +51,18 @@ ODD = [
     contact(900_004, at("2024-06-02T13:00:00Z"), name="Žofie 🦊 \u2028 'O''Neil' \\N \"x\",\t\n"),
     contact(900_005, at("2024-06-02T14:00:00Z"), name="", email="", phone=" ", location="NULL"),
 ]
-"""People who are hard on files and databases."""
+"""Contacts with values that files and databases often break."""
 
 
 @pytest.fixture
 def people() -> list[Contact]:
-    """Who is in the Space at first; some are created only after the first run's end."""
+    """Contacts of the Space; some are created after the end of the first run."""
     generated = Population.generate(1_000, since=at(START), until=at(SECOND_END))
     return [*generated, *ODD]
 
 
 def instant_space(people: list[Contact], *, api_key: str = API_KEY, timezone: str = ZONE) -> Space:
-    """A Space that makes nobody wait.
-
-    Args:
-        people: Who is in it.
-        api_key: Its key.
-        timezone: Its zone.
-    """
+    """A Space without delays and rate limits."""
     return Space(
         Population(people),
         api_key=api_key,
@@ -90,14 +76,14 @@ def instant_space(people: list[Contact], *, api_key: str = API_KEY, timezone: st
 
 @pytest.fixture
 def space(people: list[Contact]) -> Iterator[Simulator]:
-    """The simulator of a Space that makes nobody wait."""
+    """A running simulator of a Space without delays and rate limits."""
     with Simulator(instant_space(people)) as simulator:
         yield simulator
 
 
 @pytest.fixture
 def project(space: Simulator, tmp_path: Path) -> MeltanoProject:
-    """A Meltano project for the Space, up to the first run's end."""
+    """A Meltano project that exports the Space up to FIRST_END."""
     return MeltanoProject(
         tmp_path / "project",
         TAP_COMETLY_API_KEY=API_KEY,
@@ -130,7 +116,7 @@ def postgres(postgres_server: PostgresServer, tmp_path: Path) -> Postgres:
 
 @pytest.fixture
 def duckdb(tmp_path: Path) -> DuckDb:
-    """No DuckDB file yet."""
+    """The path of a DuckDB file that does not exist yet."""
     return DuckDb(tmp_path)
 
 

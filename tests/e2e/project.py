@@ -1,4 +1,4 @@
-"""A Meltano project of a test's own: the checkout's meltano.yml, no state, installed plugins."""
+"""A Meltano project for one test: the checkout's meltano.yml, installed plugins and no state."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 TAP = "tap-cometly"
 _RUN_SECONDS = 120
-"""A run that is stopped by a test takes no longer, however it hangs."""
+"""A run that should stop but hangs is killed after this time."""
 _IDLE_CHECKS = 10
 
 
 class MeltanoProject:
-    """A project in a folder of its own.
+    """A project in a new folder.
 
     Attributes:
         folder: The project's folder.
@@ -36,12 +36,7 @@ class MeltanoProject:
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        """Lay it out.
-
-        Args:
-            folder: For the project; it is not there yet.
-            **settings: Environment variables.
-        """
+        """Create it."""
         self.folder = folder
         self.settings = settings
         installed = meltano_project() / ".meltano"
@@ -54,41 +49,29 @@ class MeltanoProject:
 
     @staticmethod
     def link_plugins(folder: Path) -> None:
-        """Give a project the installed plugins.
-
-        Args:
-            folder: The project's folder, which has no plugins yet.
-        """
+        """Link the installed plugins into a project."""
         for kind in ("extractors", "loaders"):
             (folder / ".meltano" / kind).symlink_to(meltano_project() / ".meltano" / kind)
 
     def read(self) -> dict[str, Any]:
-        """What meltano.yml holds."""
+        """The content of meltano.yml."""
         content: dict[str, Any] = yaml.safe_load((self.folder / "meltano.yml").read_text("utf-8"))
         return content
 
     def write(self, content: dict[str, Any]) -> None:
-        """Write meltano.yml.
-
-        Args:
-            content: What it is to hold.
-        """
+        """Write meltano.yml."""
         text = yaml.safe_dump(content, sort_keys=False)
         (self.folder / "meltano.yml").write_text(text, "utf-8")
 
     def edit_extractor(self, **keys: Any) -> None:
-        """Change the extractor's entry in meltano.yml, as a user would.
-
-        Args:
-            **keys: What it is to hold besides.
-        """
+        """Change the extractor's entry in meltano.yml, as a user would."""
         content = self.read()
         content["plugins"]["extractors"][0].update(keys)
         self.write(content)
 
     @property
     def environment(self) -> dict[str, str]:
-        """All environment variables of its commands: nothing of the tests' own but the path."""
+        """All environment variables of its commands; only PATH comes from the tests."""
         return {
             "PATH": f"{meltano().parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.folder / "tmp"),
@@ -101,16 +84,7 @@ class MeltanoProject:
     def meltano(
         self, *arguments: str, check: bool = True, **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run Meltano.
-
-        Args:
-            *arguments: Its arguments.
-            check: Whether it has to succeed.
-            **settings: More environment variables.
-
-        Returns:
-            What it printed, and its exit code.
-        """
+        """Run a command of Meltano."""
         return run(
             [meltano(), *arguments],
             cwd=self.folder,
@@ -121,34 +95,22 @@ class MeltanoProject:
     def run(
         self, loader: str, *options: str, check: bool = True, **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        """Do `meltano run tap-cometly …`.
-
-        Args:
-            loader: Where to.
-            *options: Of `meltano run`.
-            check: Whether it has to succeed.
-            **settings: More environment variables.
-
-        Returns:
-            What it printed, and its exit code.
-        """
+        """Run `meltano run tap-cometly …`."""
         return self.meltano("run", *options, TAP, loader, check=check, **settings)
 
     @contextlib.contextmanager
     def running(self, loader: str, **settings: str) -> Iterator[RunInProgress]:
-        """Start `meltano run tap-cometly …` in a process group of its own, to stop it.
+        """Start `meltano run tap-cometly …` in a new process group, to stop it.
 
-        Args:
-            loader: Where to.
-            **settings: More environment variables.
+        At the end of the block the run and its plugins have ended.
 
         Yields:
-            The run; it and its plugins have ended afterwards.
+            The run.
         """
         before = self.read()
         self._record_process_ids(loader)
         command = [str(part) for part in (meltano(), "run", TAP, loader)]
-        # A job in the background ignores SIGINT, and so would all that it starts.
+        # A background job ignores SIGINT, and so would every process that it starts.
         handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(  # noqa: S603
             command,
@@ -172,7 +134,7 @@ class MeltanoProject:
             self.write(before)
 
     def _record_process_ids(self, loader: str) -> None:
-        """Have the plugins write their process ids into files."""
+        """Make the plugins write their process ids into files."""
         content = self.read()
         for plugin in [plugin for kind in content["plugins"].values() for plugin in kind]:
             name = plugin["name"]
@@ -186,23 +148,12 @@ class MeltanoProject:
         self.write(content)
 
     def state(self, state_id: str) -> dict[str, Any]:
-        """What Meltano keeps under a state's id.
-
-        Args:
-            state_id: Such as `dev:tap-cometly-to-target-duckdb`.
-        """
+        """The state that Meltano stores under an id such as `dev:tap-cometly-to-target-duckdb`."""
         state: dict[str, Any] = json.loads(self.meltano("state", "get", state_id).stdout)
         return state
 
     def bookmark(self, loader: str) -> str | None:
-        """The bookmark that Meltano keeps for a loader.
-
-        Args:
-            loader: Its name.
-
-        Returns:
-            The time, or None if there is no bookmark.
-        """
+        """The bookmark that Meltano stores for a loader; None if there is none."""
         state = self.state(f"dev:{TAP}-to-{loader}").get("singer_state", {})
         value: str | None = (
             state.get("bookmarks", {}).get("contacts", {}).get("replication_key_value")
@@ -210,15 +161,7 @@ class MeltanoProject:
         return value
 
     def tap(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the tap by itself, with the project's settings from the environment.
-
-        Args:
-            *arguments: Its arguments, besides `--config`.
-            check: Whether it has to succeed.
-
-        Returns:
-            What it printed, and its exit code.
-        """
+        """Run the tap without Meltano, with the project's settings from the environment."""
         return run(
             [plugin_program(TAP, TAP), "--config=ENV", *arguments],
             cwd=self.folder,
@@ -231,24 +174,18 @@ class RunInProgress:
     """A run of Meltano with its tap and its loader, to be stopped.
 
     Attributes:
-        log: What Meltano and its plugins have logged, as far as it was read.
+        log: What Meltano and its plugins have logged.
     """
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, loader: str) -> None:
-        """Know the processes.
-
-        Args:
-            process: Meltano's, which logs into a pipe.
-            folder: Where the plugins' process ids are.
-            loader: The loader's name.
-        """
+        """Read the processes' log and ids later."""
         self._process = process
         self._folder = folder
         self._loader = loader
         self.log = ""
 
     def wait_until_idle(self) -> None:
-        """Wait until the loader has read all that there is: so a signal meets it at rest."""
+        """Wait until the loader has read all input, so that a signal finds it idle."""
         idle = 0
         while idle < _IDLE_CHECKS:
             syscall = Path(f"/proc/{self._pid(self._loader)}/syscall").read_text().split()
@@ -256,11 +193,7 @@ class RunInProgress:
             time.sleep(0.02)
 
     def wait(self) -> int:
-        """Wait until it ends.
-
-        Returns:
-            Meltano's exit code.
-        """
+        """Wait for the end; return Meltano's exit code."""
         assert self._process.stdout
         if not self._process.stdout.closed:
             with self._process.stdout:
@@ -268,16 +201,12 @@ class RunInProgress:
         return self._process.wait()
 
     def kill_tap(self) -> int:
-        """Send SIGKILL to the tap alone.
-
-        Returns:
-            Meltano's exit code.
-        """
+        """Send SIGKILL to the tap only; return Meltano's exit code."""
         os.kill(self._pid(TAP), signal.SIGKILL)
         return self.wait()
 
     def terminate(self) -> int:
-        """Send SIGTERM to Meltano alone, as `kill` and most orchestrators do.
+        """Send SIGTERM to Meltano only, as `kill` and most orchestrators do.
 
         Returns:
             Meltano's exit code, once its plugins have ended too.
@@ -296,7 +225,7 @@ class RunInProgress:
         return int((self._folder / f"{plugin}.pid").read_text())
 
     def _stop_all(self, stop: Callable[[], None]) -> int:
-        # Meltano may leave plugins behind, which are not children of this process.
+        # Meltano may end before its plugins, which are not children of this process.
         plugins = [os.pidfd_open(self._pid(plugin)) for plugin in (TAP, self._loader)]
         stop()
         code = self.wait()

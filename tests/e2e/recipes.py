@@ -23,22 +23,13 @@ _FILE = "# meltano.yml\n"
 
 
 def sections(page: Path) -> dict[str, str]:
-    """The parts of a page by their second-level headings; what comes before them by an empty one.
-
-    Args:
-        page: A Markdown file.
-    """
+    """The sections of a page by second-level heading; the text before the first one under ""."""
     parts = re.split(r"(?m)^## (.*)\n", "## \n" + page.read_text("utf-8"))
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def blocks(page: Path, section: str | None = None) -> list[tuple[str, str]]:
-    """The fenced blocks of a page: kind and text.
-
-    Args:
-        page: A Markdown file.
-        section: Of this section only, by its heading.
-    """
+    """The language and text of each fenced block of a page."""
     found: list[tuple[str, str]] = _BLOCK.findall(
         page.read_text("utf-8") if section is None else sections(page)[section]
     )
@@ -46,12 +37,7 @@ def blocks(page: Path, section: str | None = None) -> list[tuple[str, str]]:
 
 
 def described(page: Path, section: str) -> dict[str, Any]:
-    """What a section of a page adds to meltano.yml.
-
-    Args:
-        page: A Markdown file.
-        section: The section's heading.
-    """
+    """What a section of a page adds to meltano.yml."""
     parts = [yaml.safe_load(text) for kind, text in blocks(page, section) if kind == "yaml"]
     whole: dict[str, Any] = functools.reduce(merged, parts, {})
     return whole
@@ -64,17 +50,7 @@ def follow(
     section: str | None = None,
     ask: Callable[[str], object] | None = None,
 ) -> list[str]:
-    """Do what a recipe says, in order.
-
-    Args:
-        page: Its name, without `.md`.
-        project: Where.
-        section: Only this section of it, by its heading.
-        ask: Runs the SQL; without it SQL is skipped.
-
-    Returns:
-        What each block of commands printed.
-    """
+    """Follow a recipe; return the output of each Bash block. Without `ask`, SQL is skipped."""
     printed = []
     for kind, text in blocks(RECIPES / f"{page}.md", section):
         if kind == "yaml" and text.startswith(_FILE):
@@ -88,29 +64,13 @@ def follow(
 
 
 def bash(commands: str, project: MeltanoProject) -> str:
-    """Do what a block says.
-
-    Args:
-        commands: Lines for bash.
-        project: Where.
-
-    Returns:
-        What they printed.
-    """
+    """Run a Bash block in a project; return its output."""
     script = ["bash", "-euo", "pipefail", "-c", commands]
     return run(script, cwd=project.folder, env=project.environment).stdout
 
 
 def merged(old: Any, new: Any) -> Any:  # noqa: ANN401
-    """Put a part of a meltano.yml into a whole one, as a user would.
-
-    Args:
-        old: The whole, or a piece of it.
-        new: The part; plugins go by name, anything else replaces what is there.
-
-    Returns:
-        The whole with the part.
-    """
+    """Merge a part of a meltano.yml into the whole; plugins are merged by name."""
     if isinstance(old, dict) and isinstance(new, dict):
         together = {name: merged(old.get(name), value) for name, value in new.items()}
         return old | together

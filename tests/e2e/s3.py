@@ -1,4 +1,4 @@
-"""An emulation of S3: moto's server, on loopback."""
+"""Emulated S3: the server of moto, on localhost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RUNNING = "Running on "
 
 
 class S3Server:
-    """Buckets in memory. A context manager.
+    """Buckets in memory; a context manager.
 
     Attributes:
         url: Where it listens.
@@ -48,27 +48,19 @@ class S3Server:
         self._process.communicate()
 
     def make_bucket(self, name: str) -> None:
-        """Make a bucket.
-
-        Args:
-            name: Its name.
-        """
+        """Make a bucket."""
         request = urllib.request.Request(f"{self.url}/{name}", method="PUT")  # noqa: S310
         with urllib.request.urlopen(request) as response:  # noqa: S310
             response.read()
 
     def keys(self, bucket: str) -> list[str]:
-        """The names of a bucket's objects.
-
-        Args:
-            bucket: The bucket.
-        """
+        """The names of a bucket's objects."""
         with urllib.request.urlopen(f"{self.url}/{bucket}") as response:  # noqa: S310
             return re.findall(r"<Key>(.+?)</Key>", response.read().decode())
 
     @property
     def settings(self) -> dict[str, str]:
-        """Environment variables that lead AWS's clients here."""
+        """Environment variables that make AWS clients use this server."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "emulated",

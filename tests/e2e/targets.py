@@ -1,4 +1,4 @@
-"""Targets from PyPI besides those of meltano.yml, each in an environment of its own, in a pipe."""
+"""Targets from PyPI that are not in meltano.yml, each in its own environment, without Meltano."""
 
 from __future__ import annotations
 
@@ -25,19 +25,14 @@ class PipedTarget:
 
     Attributes:
         requirement: What pip installs.
-        section: The section of the page with the stream maps that it needs.
+        section: The section of docs/targets.md with the stream maps that it needs.
     """
 
     requirement: ClassVar[str]
     section: ClassVar[str]
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        """Write its settings.
-
-        Args:
-            folder: For them.
-            config: The settings.
-        """
+        """Write its config file."""
         self.folder = folder
         self._config_file = folder / "target.json"
         self._config_file.write_text(json.dumps(config), "utf-8")
@@ -49,51 +44,36 @@ class PipedTarget:
 
     @classmethod
     def stream_maps(cls) -> dict[str, Any]:
-        """The tap's setting of that name, as the page has it."""
+        """The tap's setting `stream_maps` on the page."""
         [extractor] = cls.described()["plugins"]["extractors"]
         maps: dict[str, Any] = extractor["config"]["stream_maps"]
         return maps
 
     @classmethod
     def program(cls, name: str) -> Path:
-        """A program of its environment.
-
-        Args:
-            name: Such as `python`.
-        """
+        """The path of a program, such as `python`, in its environment."""
         return environment(cls.requirement.partition("==")[0], cls.requirement) / "bin" / name
 
     def command(self) -> list[Any]:
-        """What runs it, without its arguments."""
+        """The command that runs it, without `--config`."""
         raise NotImplementedError
 
     def load(self, messages: str) -> str:
-        """Load what a tap wrote.
-
-        Args:
-            messages: Singer messages.
-
-        Returns:
-            The last state that the target printed.
-        """
+        """Load Singer messages; return the last state that the target printed."""
         command = [*self.command(), "--config", self._config_file]
         done = run(command, cwd=self.folder, env=clean_environment(), stdin=messages)
         return done.stdout.splitlines()[-1]
 
     def rows(self) -> list[Row]:
-        """All rows, in the order in which they were loaded or by id."""
+        """All rows, by id."""
         raise NotImplementedError
 
     def id_type(self) -> str:
-        """The type of the column `id`, as the target's database calls it."""
+        """The database's type of the column `id`."""
         raise NotImplementedError
 
     def kept(self, value: Any) -> Any:  # noqa: ANN401
-        """What becomes of a value.
-
-        Args:
-            value: As the tap writes it.
-        """
+        """How the target stores a value that the tap writes."""
         return value
 
 
@@ -104,12 +84,7 @@ class PipelinewisePostgres(PipedTarget):
     section = "NUL characters"
 
     def __init__(self, folder: Path, postgres: Postgres) -> None:
-        """Load into a database.
-
-        Args:
-            folder: For the settings.
-            postgres: The database.
-        """
+        """Load into a database."""
         given = postgres.settings
         config = {
             "host": given["TARGET_POSTGRES_HOST"],
@@ -135,11 +110,7 @@ class PipelinewisePostgres(PipedTarget):
         return self._postgres.column_types()["id"]
 
     def kept(self, value: Any) -> Any:  # noqa: ANN401
-        """No NUL; control characters as their JSON escapes; an empty text is null.
-
-        Args:
-            value: As the tap writes it.
-        """
+        """No NUL; control characters as their JSON escapes; an empty text is null."""
         if not isinstance(value, str):
             return value
         text = value.replace("\0", "")
@@ -147,7 +118,7 @@ class PipelinewisePostgres(PipedTarget):
 
 
 class Sqlite(PipedTarget):
-    """target-sqlite, whose last release needs names that Python 3.10 removed: they are put back."""
+    """target-sqlite; its last release needs names that Python 3.10 removed, so they are added."""
 
     requirement = "target-sqlite==0.2.0"
     section = "CSV and SQLite"
@@ -159,11 +130,7 @@ main()
 """
 
     def __init__(self, folder: Path) -> None:
-        """Load into a file.
-
-        Args:
-            folder: For the settings and the file.
-        """
+        """Load into a file."""
         self._file = folder / "contacts.db"
         super().__init__(folder, {"database": str(self._file)})
 
@@ -187,17 +154,13 @@ main()
 
 
 class Csv(PipedTarget):
-    """MeltanoLabs' target-csv, with a file for each run: without it replaces its one file."""
+    """MeltanoLabs' target-csv with a file for each run; with one file it would replace that."""
 
     requirement = "meltanolabs-target-csv==0.5.0"
     section = "CSV and SQLite"
 
     def __init__(self, folder: Path) -> None:
-        """Load into files, named as the page says.
-
-        Args:
-            folder: For the settings and the files.
-        """
+        """Load into files, with the settings of the page."""
         [loader] = self.described()["plugins"]["loaders"]
         assert loader["pip_url"] == self.requirement
         root = str(folder)
@@ -223,15 +186,11 @@ class Csv(PipedTarget):
         return [last[number] for number in sorted(last)]
 
     def id_type(self) -> str:
-        """A file has no types."""
+        """CSV has no types."""
         return "text"
 
     def kept(self, value: Any) -> Any:  # noqa: ANN401
-        """An empty text looks like null.
-
-        Args:
-            value: As the tap writes it.
-        """
+        """An empty text looks like null."""
         return value or None if isinstance(value, str) else value
 
 

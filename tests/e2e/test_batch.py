@@ -1,4 +1,4 @@
-"""BATCH: contacts handed over in files, to the targets that read them."""
+"""BATCH messages with targets that support them."""
 
 from __future__ import annotations
 

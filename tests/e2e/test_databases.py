@@ -1,4 +1,4 @@
-"""Into databases that update rows by their key, as `meltano run` does it every day."""
+"""`meltano run` into databases that update rows by key: the first run, then daily runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HASH_SEED = "salt"
 
 @pytest.fixture
 def people(people: list[Contact]) -> list[Contact]:
-    """Besides the others, two who will change."""
+    """All contacts, with two that will change."""
     return [*people, *BEFORE]
 
 
@@ -92,7 +92,7 @@ def test_second_run_updates_the_lookback_and_adds_what_is_new(
     loading.run(destination.loader, TAP_COMETLY_END_DATE=SECOND_END)
 
     [first, *_] = [request.start for request in space.requests if request.kind == "create"]
-    now = {one.id: one for one in [*people, NEW, LATE, CHANGED]}  # but not the one of long ago
+    now = {one.id: one for one in [*people, NEW, LATE, CHANGED]}  # not the one created long ago
     assert first == at(LOOKED_BACK_TO)
     assert loaded(destination) == expected(destination, list(now.values()))
     assert loading.bookmark(destination.loader) == SECOND_END

@@ -1,4 +1,4 @@
-"""The page about deployment: its SQL, its Containerfile, and where the state can be."""
+"""docs/deployment.md: its SQL, its Containerfile and its state backends."""
 
 from __future__ import annotations
 
@@ -32,11 +32,7 @@ CHANGED = contact(BEFORE.id, BEFORE.created_at, name="changed")
 
 
 def sql(section: str) -> str:
-    """The SQL of a section of the page.
-
-    Args:
-        section: Its heading.
-    """
+    """The SQL of a section of the page."""
     [text] = [text for kind, text in blocks(PAGE, section) if kind == "sql"]
     return text
 
@@ -45,7 +41,7 @@ def sql(section: str) -> str:
 def appended(
     request: pytest.FixtureRequest, project: MeltanoProject, space: Simulator
 ) -> Destination:
-    """A database with two runs, where contacts that came again stand twice."""
+    """A database after two runs, in which repeated contacts have two rows."""
     database: Destination = request.getfixturevalue(request.param)
     space.space.add([BEFORE])
     project.settings["TAP_COMETLY_WINDOW_DAYS"] = "1"
@@ -124,23 +120,13 @@ def test_meltano_has_the_extras_that_the_page_names() -> None:
 
 
 def backend(variable: str, scheme: str) -> str:
-    """A location of the state, as the page has it.
-
-    Args:
-        variable: The environment variable.
-        scheme: How the location begins.
-    """
+    """A state backend of the page."""
     [location] = re.findall(rf"`{variable}=({scheme}:[^`]+)`", sections(PAGE)["State"])
     return str(location)
 
 
 def bookmark_on_another_machine(folder: Path, project: MeltanoProject) -> str | None:
-    """Run in a project, and look at the bookmark from another one that has the same settings.
-
-    Args:
-        folder: For the other project.
-        project: The first project.
-    """
+    """Run in one project, and read the bookmark in another project with the same settings."""
     project.run("target-jsonl")
     return MeltanoProject(folder, **project.settings).bookmark("target-jsonl")
 

@@ -1,4 +1,4 @@
-"""Into JSON lines, where rows are only added."""
+"""target-jsonl, which only appends."""
 
 from __future__ import annotations
 
@@ -57,19 +57,11 @@ def test_the_bookmark_survives_a_full_table_run(project: MeltanoProject) -> None
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The objects of a file.
-
-    Args:
-        file: JSON lines.
-    """
+    """The objects of a file."""
     with file.open(encoding="utf-8", newline="\n") as lines:
         return [json.loads(line) for line in lines]
 
 
 def without_window(line: dict[str, Any]) -> dict[str, Any]:
-    """A contact without the times of its window.
-
-    Args:
-        line: As the target wrote it.
-    """
+    """A contact without the times of its window."""
     return {name: value for name, value in line.items() if not name.startswith("created_")}

@@ -1,4 +1,4 @@
-"""The commands of Meltano that a user meets besides `meltano run`, and files for other tools."""
+"""Meltano's other commands, and files for other tools."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ HUB_FIELDS = {
     "settings_group_validation",
     "variant",
 }
-"""Of those that MeltanoHub's schema for extractors allows."""
+"""Among those that MeltanoHub's schema for extractors allows."""
 
 
 def test_config_test_finds_the_settings_good(project: MeltanoProject) -> None:
@@ -93,7 +93,7 @@ def test_a_date_without_quotes_in_meltano_yml_is_a_date(project: MeltanoProject)
 
 
 def test_select_lists_the_fields_and_leaves_one_out(project: MeltanoProject) -> None:
-    project.meltano("select", TAP, "contacts", "*")  # else nothing but the exclusion is selected
+    project.meltano("select", TAP, "contacts", "*")  # a lone exclusion would deselect everything
     project.meltano("select", "--exclude", TAP, "contacts", "phone")
 
     listed = project.meltano("select", "--list", "--all", TAP).stdout

@@ -1,4 +1,4 @@
-"""Without Meltano: the tap and a target in a plain pipe, the state in a file."""
+"""The tap and a target without Meltano: a pipe, and the state in a file."""
 
 from __future__ import annotations
 
@@ -27,13 +27,6 @@ def sync_twice(
     primary_key: bool = True,
 ) -> list[Contact]:
     """Sync, change a contact, and sync again up to a later end.
-
-    Args:
-        project: The folder, with the tap's settings.
-        postgres: The database.
-        space: The Space.
-        people: Who is in it at first.
-        primary_key: Whether the target is told that contacts have one.
 
     Returns:
         Who is in the Space then.

@@ -1,4 +1,4 @@
-"""The recipes in docs/ do what they say: their own commands, run against the simulated Space."""
+"""Runs the commands of docs/recipes against the simulated Space."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DAGSTER = "dagster==1.13.28"
 
 @pytest.fixture
 def project(project: MeltanoProject) -> MeltanoProject:
-    """A project whose dates are in meltano.yml, where a recipe can change them."""
+    """A project with its dates in meltano.yml, so that a recipe can change them."""
     for name in ("START_DATE", "END_DATE", "TIMEZONE"):
         del project.settings[f"TAP_COMETLY_{name}"]
     project.edit_extractor(
@@ -48,7 +48,7 @@ def project(project: MeltanoProject) -> MeltanoProject:
 
 @pytest.fixture
 def first(people: list[Contact]) -> list[Contact]:
-    """Those who are loaded up to the end date."""
+    """The contacts that are loaded up to the end date."""
     return until(FIRST_END, people)
 
 
@@ -83,7 +83,7 @@ def test_own_project(tmp_path: Path, people: list[Contact]) -> None:
 
     with Simulator(instant_space(people, api_key=key)) as space:
         parent = MeltanoProject(tmp_path / "parent", TAP_COMETLY_API_URL=space.api_url)
-        (parent.folder / "meltano.yml").unlink()  # inside another project none can be made
+        (parent.folder / "meltano.yml").unlink()  # a project cannot be created inside another one
         bash("".join(before), parent)
         parent.link_plugins(parent.folder / "cometly")
         told = bash(f"cd cometly\n{test}", parent)
@@ -100,23 +100,14 @@ def test_postgres(project: MeltanoProject, postgres: Postgres, first: list[Conta
 
 
 def as_the_recipes_role(project: MeltanoProject, postgres: Postgres) -> None:
-    """Let the loader log in as the role of the recipe for PostgreSQL.
-
-    Args:
-        project: Where its settings are.
-        postgres: The database.
-    """
+    """Make the loader use the role of the recipe for PostgreSQL."""
     project.settings |= postgres.settings
     del project.settings["TARGET_POSTGRES_USER"]
     project.settings["TARGET_POSTGRES_PASSWORD"] = "CHANGE-ME"  # noqa: S105 - the recipe's
 
 
 def administrator(postgres: Postgres) -> Callable[[str], object]:
-    """Who runs the SQL of recipes: on a server whose role another test may have created.
-
-    Args:
-        postgres: The database.
-    """
+    """Runs the SQL of recipes; another test may have created the role already."""
 
     def ask(sql: str) -> object:
         if postgres.ask("select rolname from pg_roles where rolname = 'cometly_loader'"):
@@ -198,7 +189,7 @@ def test_personal_data(project: MeltanoProject, postgres: Postgres, first: list[
     assert rows[somebody.id]["email"] == hashed
     assert plain.isdisjoint(row["email"] for row in rows.values())
     assert "phone" not in postgres.column_types()
-    # The last block, which nothing is run after: a field that is left out.
+    # The last block leaves out a field; no run follows it.
     listed = project.meltano("select", "--list", "--all", "tap-cometly").stdout
     assert "[excluded   ] contacts.location" in listed
     assert "[selected   ] contacts.name" in listed
@@ -274,11 +265,7 @@ def test_schedules(project: MeltanoProject, first: list[Contact]) -> None:
 
 
 def with_start_date_in_env_file(project: MeltanoProject) -> None:
-    """Have `.env` set the start date, as the project of the README does.
-
-    Args:
-        project: The project.
-    """
+    """Set the start date in `.env`, as the README does."""
     project.edit_extractor(config={"end_date": FIRST_END, "timezone": ZONE})
     (project.folder / ".env").write_text("TAP_COMETLY_START_DATE=2024-06-01\n")
 

@@ -1,6 +1,6 @@
-"""What each loader keeps of a run that does not reach its end: the table of docs/targets.md.
+"""What each loader keeps of a stopped run: the table of docs/targets.md.
 
-`python -m pytest -rP tests/e2e/test_stopped.py` prints it as measured, with the rows.
+`python -m pytest -rP tests/e2e/test_stopped.py` prints the measured table with the rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TARGETS = CHECKOUT / "docs" / "targets.md"
 ENDINGS = ("the tap fails", "SIGTERM to Meltano", "Ctrl-C")
 WINDOWS_READ = 8
-"""Of one day each; the run ends in the next one."""
+"""Windows of one day; the run is stopped in the next one."""
 LAST_READ = "2024-06-09T04:00:00+00:00"
 BATCH_ROWS = "300"
 
@@ -34,7 +34,7 @@ LOADERS = ("duckdb", "postgres", "snowflake", "jsonl")
 
 
 def documented() -> dict[tuple[str, str], str]:
-    """The table of the page: what is kept, by loader and ending."""
+    """The table of the page: what is kept, by loader and kind of stop."""
     section = TARGETS.read_text("utf-8").partition("## What a stopped run keeps\n")[2]
     lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
     [header, _, *rows] = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -46,11 +46,7 @@ def documented() -> dict[tuple[str, str], str]:
 
 
 def kept(bookmark: str | None) -> str:
-    """What the next run does not read again.
-
-    Args:
-        bookmark: Where it starts.
-    """
+    """What the next run does not read again."""
     if bookmark is None:
         return NOTHING
     return ALL if bookmark == LAST_READ else SOME
@@ -58,7 +54,7 @@ def kept(bookmark: str | None) -> str:
 
 @pytest.fixture(params=LOADERS)
 def destination(request: pytest.FixtureRequest) -> Destination | None:
-    """Each of the databases; None: files of JSON lines."""
+    """Each of the databases; None for target-jsonl."""
     return None if request.param == "jsonl" else request.getfixturevalue(request.param)
 
 

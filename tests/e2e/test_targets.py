@@ -1,4 +1,4 @@
-"""Into other targets, each from PyPI and in an environment of its own: the table of the page."""
+"""Targets that are not in meltano.yml: the table of docs/targets.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ID_TYPES = {"postgres": "bigint", "sqlite": "BIGINT", "csv": "text"}
 
 @pytest.fixture
 def people(people: list[Contact]) -> list[Contact]:
-    """Besides the others, one who will change."""
+    """All contacts, with one that will change."""
     return [*people, BEFORE]
 
 
@@ -44,11 +44,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> PipedTarget:
 
 
 def sync(project: MeltanoProject, target: PipedTarget) -> str | None:
-    """Do `tap-cometly --state state.json | target`, and keep the state.
-
-    Args:
-        project: Where, with the settings of the tap.
-        target: Where to.
+    """Run `tap-cometly --state state.json | target`, and keep the state.
 
     Returns:
         The bookmark that the target printed.

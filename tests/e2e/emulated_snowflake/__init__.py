@@ -1,1 +1,1 @@
-"""The package `target-snowflake-emulated`: what its one module says."""
+"""The package `target-snowflake-emulated`."""

@@ -1,14 +1,13 @@
-"""The real target-snowflake on an emulation of Snowflake: fakesnow, which is DuckDB inside.
+"""The real target-snowflake on fakesnow, an emulation of Snowflake with DuckDB.
 
-fakesnow 0.12.1 has no user stage (`@~/…`), and the target loads every row through it: PUT, then
-MERGE or COPY from a SELECT over the staged files, then REMOVE. They are added here. PUT really
-copies the target's files; MERGE and COPY keep the target's own columns, casts, deduplication and
-join, and read a table of the staged lines instead of the stage. What is not known here is left to
-fakesnow, or refused where it names the user stage.
+The target loads every row through the user stage (`@~/…`), which fakesnow 0.12.1 lacks: PUT, then
+MERGE or COPY from a SELECT over the staged files, then REMOVE. This module adds them. PUT copies
+the target's files; MERGE and COPY keep the target's columns, casts, deduplication and join, and
+read a table of the staged lines instead of the stage. Other statements go to fakesnow, or are
+refused if they name the user stage.
 
-So this shows that the tap's stream loads through the target's own files and statements. It does
-not show that Snowflake takes them: nothing here ever spoke to Snowflake, and the login is not
-looked at.
+So the tests show that the tap's stream loads through the target's files and statements. They do not
+show that Snowflake accepts these: nothing here has talked to Snowflake, and the login is ignored.
 """
 
 from __future__ import annotations
@@ -50,14 +49,10 @@ _fakesnow_execute = Cursor.execute
 
 
 class UserStage:
-    """Files of `@~`, in a folder, and the statements that use them."""
+    """The files of the user stage `@~`, in a folder, and the statements that use them."""
 
     def __init__(self, folder: Path) -> None:
-        """Hold no files at first.
-
-        Args:
-            folder: An empty one.
-        """
+        """Start without files."""
         self._folder = folder
 
     def execute(
@@ -69,13 +64,6 @@ class UserStage:
         **kwargs: Any,
     ) -> Any:  # noqa: ANN401
         """Run a statement: here if it is one of the few, else by fakesnow.
-
-        Args:
-            cursor: fakesnow's cursor.
-            command: The statement.
-            params: Its bound parameters.
-            *args: As for fakesnow.
-            **kwargs: As for fakesnow.
 
         Returns:
             The cursor, with the statement's result.
@@ -120,7 +108,7 @@ class UserStage:
         schema = self._load(cursor, match)
         select = match["select"].replace("$1:", "line:")
         newest_first = re.sub(r"seq8\(\)", "number", match["deduplicate"], flags=re.IGNORECASE)
-        # fakesnow makes a full outer join of MERGE, in which DuckDB takes no sub-select.
+        # fakesnow turns MERGE into a full outer join, where DuckDB allows no subquery.
         _fakesnow_execute(
             cursor,
             f"create or replace table {schema}.staged_rows as "
@@ -144,12 +132,12 @@ class UserStage:
         )
 
     def _load(self, cursor: Any, match: re.Match[str]) -> str:  # noqa: ANN401
-        """Put the staged lines into a table, numbered in their order; give its schema's name."""
+        """Load the staged lines into a numbered table; return the name of its schema."""
         files = sorted(str(file) for file in self._staged(match).iterdir())
         schema = match["table"].rpartition(".")[0]
         _fakesnow_execute(
             cursor, f"use schema {schema}"
-        )  # fakesnow wants one; names stay qualified
+        )  # fakesnow needs one; names stay qualified
         cursor._duck_conn.execute(  # noqa: SLF001
             f"create or replace table {schema}.staged_lines as "  # noqa: S608
             "select row_number() over () as number, json as line "
@@ -177,7 +165,7 @@ def main() -> None:
             return stage.execute(cursor, command, *args, **kwargs)
 
         Cursor.execute = execute
-        # Not before: it imports functions that fakesnow replaces.
+        # Not earlier: it imports functions that fakesnow replaces.
         from target_snowflake.target import (  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
             TargetSnowflake,
         )
