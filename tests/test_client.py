@@ -566,7 +566,7 @@ def test_a_404_to_a_poll_means_that_the_export_vanished(
     assert str(poll.meets(Answer(404, body)).error(ExportVanished)) == said
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 @pytest.mark.parametrize("location", ["{storage}/elsewhere", "http://["])
 def test_a_redirect_is_not_followed(either: Call, status: int, location: str) -> None:
     target = location.format(storage=either.world.simulator.storage_url)

@@ -636,6 +636,7 @@ def test_patience_ends_15_minutes_after_the_last_byte(
 
     assert f"its download failed at byte {position}: " in str(error)
     assert "; gave up after" in str(error)
+    assert str(error).endswith(" s; check the network, then rerun")
     assert file.clock.monotonic() - started == pytest.approx(PATIENCE, abs=10)
 
 

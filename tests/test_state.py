@@ -62,7 +62,10 @@ def test_any_other_bookmark_is_rejected_before_output_and_requests(
     run = world.sync(state_at(bookmark))
 
     assert isinstance(run.error, SettingError)
-    assert repr(str(bookmark)) in str(run.error)
+    assert str(run.error) == (
+        f"The state's bookmark 'replication_key_value' is invalid: {str(bookmark)!r}; it must be "
+        "an ISO 8601 date-time like 2024-01-15T00:00:00+00:00, or null."
+    )
     assert (run.output, world.simulator.requests) == (b"", [])
 
 
