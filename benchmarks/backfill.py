@@ -420,7 +420,9 @@ def case_rows(taps: list[Backfill], bounds: list[float]) -> Iterator[str]:
 
 def server_rows(taps: dict[str, list[Backfill]], bounds: dict[str, list[float]]) -> Iterator[str]:
     """The table of all servers: all cases of a server in a row."""
-    yield row("server", "this tap", "P", "median x P", "worst x P", "exports lost", "previous rule")
+    yield row(
+        "server", "this tap", "P", "median x P", "worst x P", "exports failed", "previous rule"
+    )
     yield row("---", *["---:"] * 6)
     for name in SERVERS:
         ratios = ratios_of(taps[name], bounds[name])

@@ -80,7 +80,7 @@ def run(
         What it took.
 
     Raises:
-        Failed: It ended with an error; tells its last words.
+        Failed: It exited with an error; has its last line.
     """
     environment = {name: text for name, text in os.environ.items() if not name.startswith("TAP_")}
     environment["RUNTIME__DLTHUB_TELEMETRY"] = "false"

@@ -51,7 +51,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
 @click.option(
     "--until",
     type=click.DateTime(),
-    help="Creations are before this time, UTC. Contacts of the future do not exist yet.",
+    help="Contacts are created before this time, UTC; future ones do not exist yet.",
     show_default=f"in {_DAYS_AHEAD} days",
 )
 @click.option("--timezone", default="UTC", callback=_zone, help="The Space's time zone.")
@@ -65,7 +65,9 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
 @click.option("--storage-port", type=_PORT, default=8766, help="0: any free port.")
 @click.option("--queued-seconds", type=_NOT_NEGATIVE, default=1.0)
 @click.option("--processing-seconds", type=_NOT_NEGATIVE, default=2.0)
-@click.option("--seconds-per-contact", type=_NOT_NEGATIVE, default=0.0, help="Added to those.")
+@click.option(
+    "--seconds-per-contact", type=_NOT_NEGATIVE, default=0.0, help="Added to the processing time."
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -208,7 +210,7 @@ def _print_request(request: Request) -> None:
     fault = f" [{request.fault}]" if request.fault else ""
     click.echo(
         f"{time} {request.kind}{export}{window}: "
-        f"{request.status or 'no answer'}{export_status}, {request.bytes_sent:,} bytes{fault}"
+        f"{request.status or 'no response'}{export_status}, {request.bytes_sent:,} bytes{fault}"
     )
 
 

@@ -91,7 +91,7 @@ class Reset(Fault, frozen=True):
 
 
 class Hang(Fault, frozen=True):
-    """No answer until the client disconnects or the server stops."""
+    """No response until the client disconnects or the server stops."""
 
 
 class Drip(Fault, frozen=True):

@@ -265,7 +265,7 @@ FATAL: Final[tuple[_AnyFault, ...]] = (
     ),
     *product(_FILE, (WrongRange(),)),
 )
-"""What may end a run; nothing may be lost all the same."""
+"""What may end a run, but must not lose a contact."""
 
 SLOW: Final[tuple[_AnyFault, ...]] = (
     *product(_API, (Hang(), Drip())),

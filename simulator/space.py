@@ -148,7 +148,7 @@ class Space:
     """A Cometly Space: contacts, exports and rules. Thread-safe.
 
     Attributes:
-        population: The contacts; those created after the clock's now do not exist yet.
+        population: The contacts; those created after the current time do not exist yet.
         api_key: The only valid key.
         timezone: IANA name of the zone in which export dates are read.
         end_inclusive: Whether a contact created exactly at `end_date` is in the export.

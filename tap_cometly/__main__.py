@@ -9,7 +9,7 @@ from tap_cometly.signals import STOP, Stopped
 
 
 def main() -> NoReturn:
-    """Run the command line; exit with 0 only when all was done."""
+    """Run the command line; exit with 0 only if the range is complete."""
     STOP.install()
     try:
         from tap_cometly.command import run  # noqa: PLC0415 - slow, and a signal may come meanwhile

@@ -38,7 +38,7 @@ def write_jsonl(
         name: What the files' names begin with; a unique id and a number follow.
 
     Yields:
-        After each file is wholly written: its URL, as the only one of a manifest.
+        The URL of each file once it is written, as a one-item list (the manifest).
     """
     prefix = f"{batch_config.storage.prefix or ''}{name}-{uuid4()}"
     number = 0

@@ -197,7 +197,7 @@ def _export_status(answer: Mapping[str, Any], export_id: int | None) -> ExportSt
     if url and not is_safe_url(url):
         message = (
             "Cometly's download_url is neither https nor http to localhost, so others could read "
-            "the contacts; ask Cometly's support about it"
+            "the contacts; report it to Cometly's support"
         )
         raise CometlyError(message)
     created_at, completed_at = (
@@ -220,9 +220,8 @@ def _refusal(
         )
     if answer is None:
         return CometlyError(
-            f"could not {action}: a response {status} did not come from Cometly's API, as it is "
-            "not JSON, but probably from a firewall or proxy; check the network and the setting "
-            "'api_url'"
+            f"could not {action}: response {status} is not JSON, so probably from a firewall or "
+            "proxy, not from Cometly's API; check the network and the setting 'api_url'"
         )
     message = _message(answer)
     said = f' and says "{message}"' if message else ""
@@ -249,7 +248,7 @@ def _message(answer: Mapping[str, Any]) -> str | None:
 
 _CHECK = "the network, the setting 'api_url' if it is set and Cometly's status"
 _REFUSED_CREATE = (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.LOCKED)
-_REPORT = "if the message does not help, show it to Cometly's support"
+_REPORT = "if the cause is unclear, contact Cometly's support with this line"
 _ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "check the setting 'api_key'",
     HTTPStatus.FORBIDDEN: (

@@ -63,7 +63,7 @@ class Command(TapCometly):
 
 
 def run() -> int:
-    """Run the command line, and report in one sentence why if not all was done.
+    """Run the command line; if it fails, report why in one sentence.
 
     Returns:
         The exit code.
@@ -113,7 +113,7 @@ def _sentence(error: Exception) -> str:
             f"System error: {error.strerror}; fix it, then run the tap again from the target's "
             "last state."
         )
-    # Not the message, which may quote anything.
+    # Without the message: it may quote a contact.
     frames = REDACTOR.clean("".join(traceback.format_tb(error.__traceback__)))
     logger.error("Unexpected error:\n%s", frames)
     return f"Unexpected error ({type(error).__name__}); please report it with the lines above."

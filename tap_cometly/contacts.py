@@ -1,7 +1,7 @@
 """Lines of a file as checked contacts, and contacts as the bytes of RECORD messages.
 
 A block of lines is decoded and encoded in a few calls. One that does not fit is read line by line:
-slower, but tolerant where the tap's contract is, and exact in its errors.
+slower, but it accepts more and names the line in errors.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 WINDOW_FIELDS = ("created_from", "created_until")
 """Fields that are not read from the file: the bounds of the export's window."""
 
-_MAX_WARNINGS = 100  # more unknown fields than that are data in the place of field names
+_MAX_WARNINGS = 100  # beyond that, field names are probably data
 
 _UNKNOWN_FIELD = (
     "Contacts have a field %r that the stream does not have; it is dropped. To keep it, add it to "
     "the stream's schema in the catalog (Meltano: the extractor's \"schema\" extra)."
 )
-_WINDOW_FIELD = "Contacts have a field %r; it is dropped: the stream's is the export window's."
+_WINDOW_FIELD = "Contacts have a field %r; it is dropped, as the tap fills it from the window."
 _LONE_SURROGATE = (
     "Contacts have text with half a surrogate pair (such as half an emoji); each half is replaced "
     "with U+FFFD."
@@ -164,7 +164,7 @@ class RecordLines:
             return b""
         end = b'%b,"time_extracted":"%b"}\n' % (self._tail, time_extracted.encode())
         *records, _ = self._encoder.encode_lines(contacts).split(b"}\n")
-        # At the ends of the list, as a copy of the whole would cost more.
+        # Only the first and last items change, which avoids copying the whole text.
         records[0] = self._head + records[0]
         records[-1] += end
         return (end + self._head).join(records)

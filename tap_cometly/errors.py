@@ -6,7 +6,7 @@ from tap_cometly.redaction import HIDDEN
 
 
 class TapError(Exception):
-    """Something foreseeable that ends the run.
+    """An expected error that ends the run.
 
     Its text is one sentence for a person: what, where, why, what to do. It never holds a secret
     or a contact's data.
@@ -45,7 +45,7 @@ class MissingSettingError(TapError):
 
 
 class CometlyError(TapError):
-    """Cometly refused a call, or did not answer as documented."""
+    """Cometly rejected a request, or its response was not as documented."""
 
 
 class ExportError(TapError):
@@ -57,7 +57,7 @@ class FileError(TapError):
 
 
 class UrlRefused(FileError):  # noqa: N818 - as urllib3 and requests name theirs
-    """The storage refused the download URL again and again."""
+    """The storage refused several download URLs in a row."""
 
 
 class LineError(TapError):

@@ -1,7 +1,7 @@
 """The life of an export: created, polled, retried or split; several in flight, read in order.
 
 Cometly does the work, so one thread is enough: exports are created ahead of the one that is read.
-Knows nothing of bytes or Singer. All times are the clock's monotonic seconds.
+This module does not handle bytes or Singer. All times are the clock's monotonic seconds.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ALWAYS_IN_FLIGHT = 2
 FIRST_POLL_SECONDS = 1
 """After the creation: the export of a quiet hour is completed at once."""
 POLL_SHARE = 0.25
-"""The next poll comes after a quarter of an export's age: a quarter late at most."""
+"""The next poll comes after a quarter of an export's age: seen complete 25 % late at most."""
 MIN_POLL_SECONDS = 2.5
 MIN_OTHER_POLL_SECONDS = 5
 """For exports other than the one to read next."""
 MAX_POLL_SECONDS = 15
 NEW_EXPORT_SECONDS = 60
-"""Cometly may not find an export yet that it has just created."""
+"""For this long, Cometly may not find an export that it has just created."""
 MISSING_URL_SECONDS = 300
 """How long a completed export may be without a download URL."""
 HEARTBEAT_SECONDS = 30
@@ -50,7 +50,7 @@ logger = logging.getLogger("tap-cometly")
 
 
 class ExportFailed(Exception):  # noqa: N818 - not the run's failure: the export is retried
-    """The export failed, vanished or outlived its time-out."""
+    """The export failed, was not found or timed out."""
 
     def __init__(self, reason: str, *, can_retry: bool = True, can_split: bool = True) -> None:
         """Say why; and whether a retry, or shorter windows, may help."""
@@ -141,7 +141,7 @@ class Export:
         """Note that a poll did not find it.
 
         Raises:
-            ExportFailed: It was not created just now.
+            ExportFailed: It was not created within the last minute.
         """
         self.polled, self.needs_check = now, False
         if now - self.created >= NEW_EXPORT_SECONDS:
@@ -241,7 +241,7 @@ class Exports:
         return head.file
 
     def _finish(self, head: Export) -> None:
-        # Its `fresh_url` refers to the export: without the circle it is freed at once.
+        # `fresh_url` refers back to the export; breaking the cycle frees both at once.
         head.file = head.created_after = None
         self._queue.remove(head)
         self._previous_completed = head.completed
@@ -249,7 +249,7 @@ class Exports:
         self._plan.learn(head.window, head.contacts, timeout_share)
 
     def _wait_for_url(self, head: Export) -> str:
-        """Wait until the export to read next is completed; meanwhile see to the others."""
+        """Wait until the export to read next is completed; meanwhile create and poll others."""
         self._waiting_since = self._last_heartbeat = self._clock.monotonic()
         while True:
             self._create_ahead()
@@ -326,7 +326,7 @@ class Exports:
                 raise ExportFailed(str(refusal).rstrip("."), can_retry=False)
             raise refusal
         logger.info(
-            "%s: create refused (%d) with %d in flight; trying again when they are read",
+            "%s: create refused (%d) with %d in flight; retrying when they are done",
             export,
             refusal.status,
             len(others),
@@ -448,7 +448,7 @@ class Exports:
     def _warn_of_unknown(self, status: str) -> None:
         if status not in _KNOWN_STATUSES and not self._warned_of_status:
             self._warned_of_status = True
-            logger.warning("Unknown export status %.100r counts as still processing", status)
+            logger.warning("Unknown export status %.100r; treating it as processing", status)
 
     # Retry and split.
 
@@ -500,10 +500,10 @@ def _with_message(what: str, message: str | None) -> str:
 
 @contextmanager
 def error_context(export: Export) -> Iterator[None]:
-    """Name an export and its window in the errors of what is done with it.
+    """Add an export and its window to the message of an error in this block.
 
     Raises:
-        ExportError: In place of an error that does not know them.
+        ExportError: Replaces an error that does not name them.
     """
     try:
         yield

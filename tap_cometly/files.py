@@ -45,9 +45,9 @@ with contextlib.suppress(ImportError):  # no wheel for this machine
 MAX_REFUSALS = 3
 """How many download URLs in a row may be refused."""
 _REFUSAL_SECONDS = 5
-"""Pause before another one: the file of an export just completed may not be there yet."""
+"""Delay before requesting a new URL: a file may appear shortly after its export completes."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""A contact has some hundred bytes; a longer line would fill the memory."""
+"""A contact has a few hundred bytes; longer lines would use too much memory."""
 BLOCK_BYTES = 64 * 1024
 """Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
 _ABOUT_THE_FILE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
@@ -119,7 +119,7 @@ class ExportFile:
         while len(head) < len(_GZIP_MAGIC) and (chunk := next(stored, b"")):
             head += chunk
         if not head:
-            logger.warning("An export's file is empty (0 bytes); read as one without contacts")
+            logger.warning("An export's file is empty (0 bytes); treating it as having no contacts")
         self._is_gzip = bool(head) and _GZIP_MAGIC.startswith(head[:2])
         self._stored = itertools.chain([head], stored)
 
@@ -153,7 +153,7 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[Block]:
         if len(rest) + (len(chunk) if end < 0 else end) > MAX_LINE_BYTES:
             message = (
                 f"line {next_line} of its file is longer than {MAX_LINE_BYTES:,} bytes, so it is "
-                "not a contact; ask Cometly's support about this export"
+                "not a contact; report this export to Cometly's support"
             )
             raise LineError(message)
         if end < 0:
@@ -190,7 +190,7 @@ def _decompress(stored: Iterator[bytes], size: int, zlib_module: ModuleType) -> 
             except (zlib.error, zlib_module.error):
                 message = (
                     "its file is damaged: invalid gzip data or a wrong checksum; rerun, and if it "
-                    "happens again ask Cometly's support about this export"
+                    "happens again, contact Cometly's support about this export"
                 )
                 raise FileError(message) from None
             data = member.unconsumed_tail
@@ -198,8 +198,8 @@ def _decompress(stored: Iterator[bytes], size: int, zlib_module: ModuleType) -> 
                 yield chunk
             elif not (data or member.eof or (data := next(stored, b""))):
                 message = (
-                    "its file ends early: truncated gzip data; rerun, and if it happens again ask "
-                    "Cometly's support about this export"
+                    "its file ends early: truncated gzip data; rerun, and if it happens "
+                    "again, contact Cometly's support about this export"
                 )
                 raise FileError(message)
         data = _next_member(member.unused_data, stored)
@@ -213,7 +213,7 @@ def _next_member(data: bytes, stored: Iterator[bytes]) -> bytes:
     if not _GZIP_MAGIC.startswith(data[:2]):
         message = (
             "its file is damaged: extra data after the end of the gzip data; rerun, and if it "
-            "happens again ask Cometly's support about this export"
+            "happens again, contact Cometly's support about this export"
         )
         raise FileError(message)
     return data
@@ -222,10 +222,10 @@ def _next_member(data: bytes, stored: Iterator[bytes]) -> bytes:
 class Download:
     """The bytes of a stored file, as if no connection ever broke.
 
-    After a cut it asks for the rest: `Range`, with `If-Match` so that it is the rest of the same
-    file. Without an ETag to match, gzip's own checksum tells whether it is; a plain file without
-    one, and any file of a server without ranges, is read from its start: the part that is known
-    is skipped and its checksum compared.
+    After an interruption it requests the rest with `Range`, and with `If-Match` so that it gets the
+    same file. Without a strong ETag, gzip's checksum detects a changed file. A plain file without
+    one, or any file if the server ignores `Range`, is downloaded from the start: the known part is
+    skipped, and its checksum compared.
     """
 
     def __init__(
@@ -303,7 +303,7 @@ class Download:
         is_second_end = self._possible_end == self._position
         if self._position and (is_second_end or getattr(self._response.raw, "chunked", False)):
             return b""
-        # A connection that just closes looks the same at the end and at a cut: look again.
+        # Without a length, a closed connection may be the end or an interruption: try again.
         self._possible_end = self._position
         reason = "the connection closed, and the length of the file is unknown"
         raise RequestFailed(reason)
@@ -333,7 +333,7 @@ class Download:
         return response
 
     def _check(self, response: requests.Response) -> None:
-        """Make sure that a response has the file from the right byte on."""
+        """Check that a response starts at the right byte of the same file."""
         status = response.status_code
         if is_temporary(status):
             raise failure_of(response, "the storage", self._clock)
@@ -356,7 +356,7 @@ class Download:
             redirect = ", a redirect, which the tap does not follow" if 300 <= status < 400 else ""  # noqa: PLR2004
             message = (
                 f"its download failed: the storage responded {status}{redirect}; "
-                "rerun, and if it happens again ask Cometly's support"
+                "rerun, and if it happens again, contact Cometly's support"
             )
             raise FileError(message)
         if is_rest and _first_byte(response) != self._position:

@@ -1,4 +1,4 @@
-"""Which stream map expression failed: the error of the SDK names neither it nor its property."""
+"""Finds the stream map expression that failed, which the SDK's error does not name."""
 
 from __future__ import annotations
 

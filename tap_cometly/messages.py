@@ -65,7 +65,7 @@ class MessageWriter(MsgSpecWriter):
 
 
 def _write_all(lines: bytes) -> None:
-    # Past Python's buffer, which gives no account of a write that blocks.
+    # Bypass Python's buffer, which does not report partial writes.
     stdout = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     rest = memoryview(lines)
     try:

@@ -1,4 +1,4 @@
-"""The stream's JSON Schema: `schemas/contacts.json` under today's settings and a given catalog."""
+"""The stream's JSON Schema: `schemas/contacts.json` adapted to settings and a given catalog."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_catalog(given: Mapping[str, Any], config: Mapping[str, Any]) -> Catalog
         entry = None
     if entry is None:
         message = (
-            f"The catalog of --catalog has no usable stream '{STREAM}'; make one with --discover, "
+            f"The file of --catalog has no usable stream '{STREAM}'; create one with --discover, "
             "or leave --catalog out."
         )
         raise TapError(message)
@@ -142,6 +142,6 @@ def _follow_settings(entry: CatalogEntry, schema: Mapping[str, Any]) -> None:
         elif name not in fields:
             fields[name] = Schema.from_dict(schema["properties"][name])
             inclusion = Metadata.InclusionType.AVAILABLE
-            if name in _KEYS:  # a catalog can no more leave them out than deselect them
+            if name in _KEYS:  # required, even if the catalog leaves them out
                 inclusion = Metadata.InclusionType.AUTOMATIC
             entry.metadata[breadcrumb] = Metadata(inclusion=inclusion)

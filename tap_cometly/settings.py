@@ -48,7 +48,7 @@ _BOOLEANS = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _NOT_A_ZONE = ("localtime", "posix", "right/")
-"""Files beside the zones on many machines: its own zone, copies, clocks with leap seconds."""
+"""Files beside the zones on many machines: the local zone, copies, zones with leap seconds."""
 _FIRST_YEAR = 1900
 _LONGER_THAN_ANY_RANGE_SECONDS = 300 * 366 * DAY_SECONDS
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
@@ -285,7 +285,7 @@ def _setting_error(error: ValidationError, schema: Mapping[str, Any]) -> Excepti
         missing = next(name for name in rules["required"] if name not in value)
         return MissingSettingError(".".join([*path, missing]))
     if error.validator == "additionalProperties" and path:
-        allowed = f"made of {', '.join(rules['properties'])} only"
+        allowed = f"an object with only the keys {', '.join(rules['properties'])}"
         return SettingError(".".join(path), HIDDEN, allowed)
     definition = schema["properties"].get(path[0], {})
     shown = "null" if error.instance is None else error.instance
@@ -385,7 +385,7 @@ def _api_url(config: Mapping[str, Any]) -> str:
     if not is_safe_url(url) or "#" in url or not _VISIBLE_ASCII.fullmatch(url):
         raise SettingError("api_url", url, _URL)
     if not is_possible_host(urlsplit(url).hostname or ""):
-        raise SettingError("api_url", url, "a URL with a host name that can exist")
+        raise SettingError("api_url", url, "a URL with a valid host name")
     return url.rstrip("/")
 
 

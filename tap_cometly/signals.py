@@ -111,7 +111,7 @@ class StopRequest:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Hold signals back until the end of the block, where handlers may be replaced in between."""
+    """Block signals until the end of the block, for code that replaces signal handlers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

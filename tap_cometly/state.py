@@ -31,7 +31,7 @@ def read_state(given: Mapping[str, Any]) -> dict[str, Any]:
         given: A STATE value, or what `meltano state get` prints.
 
     Returns:
-        The state; `partitions` and `progress_markers`, which the stream does not have, left out.
+        The state without `partitions` and `progress_markers`, which the stream does not have.
 
     Raises:
         TapError: It is not a Singer state, or its part for the stream has another shape.
@@ -43,7 +43,7 @@ def read_state(given: Mapping[str, Any]) -> dict[str, Any]:
     bookmarks = given.get("bookmarks")
     if not isinstance(bookmarks, dict) or not isinstance(bookmarks.get(STREAM, {}), dict):
         message = (
-            "The file of --state does not hold a Singer state; pass the value of a STATE line, "
+            "The file of --state is not a Singer state; pass the value of a STATE line, "
             'like {"bookmarks": {"contacts": {…}}}, or leave --state out.'
         )
         raise TapError(message)

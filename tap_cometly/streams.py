@@ -210,7 +210,7 @@ class ContactsStream(Stream):
 
     @property
     def TYPE_CONFORMANCE_LEVEL(self) -> TypeConformanceLevel:  # type: ignore[override]  # noqa: N802
-        """None needed, as contacts are checked already; unless a catalog's schema was edited."""
+        """Off, as contacts are already checked, unless the catalog's schema was edited."""
         if self._schema_is_unedited:
             return TypeConformanceLevel.NONE
         return TypeConformanceLevel.RECURSIVE
@@ -268,7 +268,7 @@ class ContactsStream(Stream):
     def _mapped_records(
         self, window: Window, blocks: Iterator[list[Struct]]
     ) -> Iterator[list[Record]]:
-        """The records of RECORD messages, in blocks: the SDK's batches know no maps."""
+        """The records of RECORD messages, in blocks: the SDK does not apply maps to batches."""
         window_fields = self._window_fields(window)
         for contacts in blocks:
             yield [

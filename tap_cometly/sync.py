@@ -42,8 +42,8 @@ def windows_of_contacts(
         clock: Tells the time, and waits.
 
     Yields:
-        Each window in order, with its contacts in blocks, which are to be read before the next
-        window is asked for.
+        Each window in order, with its contacts in blocks, which must be read before the next
+        window is requested.
     """
     sync = sync_range(
         start_date=settings.start_date,
@@ -54,7 +54,9 @@ def windows_of_contacts(
         zone=settings.zone,
     )
     if sync is None:
-        name, instant = ("bookmark", bookmark) if bookmark else ("start_date", settings.start_date)
+        name, instant = "start_date", settings.start_date
+        if bookmark is not None and bookmark >= instant:
+            name, instant = "bookmark", bookmark
         logger.info(
             "Nothing to sync: the %s (%s) is at or after the end of the range, which is end_date "
             "or five minutes ago",

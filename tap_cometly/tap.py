@@ -83,8 +83,8 @@ class TapCometly(Tap):
             default=DEFAULT_TIMEZONE,
             title="Time zone",
             description=(
-                "IANA name of the Space's time zone, in which Cometly reads the dates of an "
-                "export. It must be the one that is set in Cometly."
+                "IANA name of the Space's time zone, as set in Cometly, which reads export dates "
+                "in it."
             ),
         ),
         th.Property(
@@ -108,7 +108,7 @@ class TapCometly(Tap):
             th.BooleanType,
             default=False,
             title="Include all e-mail addresses",
-            description="Adds the field `emails`: all of them, those of merged profiles included.",
+            description="Adds the field `emails`: all addresses, also those of merged profiles.",
         ),
         th.Property(
             "lookback_days",
@@ -145,8 +145,8 @@ class TapCometly(Tap):
             default=DEFAULT_EXPORT_TIMEOUT_MINUTES,
             title="Export time-out in minutes",
             description=(
-                "How long one export may stay queued or processing, from its creation or from the "
-                "completion of the one before it."
+                "Time limit for one export, counted from its creation or from the completion of "
+                "the export before it, whichever is later."
             ),
         ),
         th.Property(

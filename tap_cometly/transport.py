@@ -171,7 +171,7 @@ class HttpSession(requests.Session):
         pass
 
     def _permanent_reason(self, error: Exception, url: str) -> str | None:
-        """What is set wrong, if that is why a request failed; and what to do."""
+        """The wrong setting that made a request fail, if any, and what to do."""
         if isinstance(error, OSError):
             variable = _set_variable(_CA_VARIABLES)
             if variable and url.lower().startswith("https:") and not _is_ca_bundle(variable):
@@ -180,7 +180,7 @@ class HttpSession(requests.Session):
             host = urlsplit(url).hostname or ""
             variable = _set_variable(_PROXY_VARIABLES)
             if not variable or not is_possible_host(host):
-                return f"{self._url_name} has a host name that cannot exist: {host!r}"
+                return f"{self._url_name} has an invalid host name: {host!r}"
             return (
                 f"{variable} is not a usable proxy URL (for SOCKS, the package PySocks has to be "
                 "installed); correct it"
@@ -189,7 +189,7 @@ class HttpSession(requests.Session):
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Makes connections that request an exact target and wait for a head only so long."""
+    """Makes connections that request an exact target and limit the wait for headers."""
 
     def __init__(self, exact_url: str | None) -> None:
         super().__init__()
@@ -354,7 +354,7 @@ def describe_failure(error: Exception) -> str:
 
 _Urllib3Error = urllib3.exceptions.HTTPError
 _FROM_SERVER = (requests.exceptions.InvalidHeader, urllib3.exceptions.InvalidHeader)
-"""A header that nobody can read: a `ValueError` too, but not ours to correct."""
+"""A malformed response header: also a `ValueError`, but not a wrong setting."""
 _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((urllib3.exceptions.NameResolutionError,), "the host name could not be resolved"),
     ((urllib3.exceptions.NewConnectionError,), "the connection could not be made"),

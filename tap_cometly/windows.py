@@ -25,7 +25,7 @@ from tap_cometly.times import (
 )
 
 FIRST_WINDOWS = 3
-"""These are one day long: enough for a daily run, and small even in a large Space."""
+"""This many windows are one day long: enough for a daily run, and safe for a large Space."""
 BLIND_FACTOR = 3
 MAX_BLIND_SECONDS = 10 * DAY_SECONDS
 """While no window has been read, each is three times as long as the last, up to ten days."""
@@ -41,9 +41,9 @@ and grows as long as exports stay well within their time-out."""
 SAFE_SHARE = 2 / 3
 """An export should be processed within this share of its time-out."""
 CEILING_WINDOWS = 10
-"""So many windows stay within a ceiling after the first halving, twice as many after the next."""
+"""How many windows stay below the ceiling after the first split; twice as many after the next."""
 LIFTING_CONTACTS = 50_000
-"""An export this large shows that not the windows' length was the problem."""
+"""An export this large shows that the windows' length was not the problem."""
 SETTLE_DELAY = timedelta(minutes=5)
 """Contacts created just now may not be exportable yet, so a sync ends this long ago."""
 

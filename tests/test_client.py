@@ -359,7 +359,7 @@ def test_retry_after_is_obeyed(poll: Call, status: int, retry_after: str) -> Non
     assert second.time - first.time == 120
 
 
-def test_a_retry_after_of_0_does_not_hammer(poll: Call) -> None:
+def test_a_retry_after_of_0_still_backs_off(poll: Call) -> None:
     requests = poll.meets(then=Answer(503, b"", {"Retry-After": "0"})).requests()
 
     assert len(requests) < 60
@@ -459,7 +459,7 @@ def immediate_error(world: World, api_url: str) -> str:
 def test_an_impossible_host_name(world: World, host: str) -> None:
     error = immediate_error(world, f"https://{host}/v1")
 
-    assert error.endswith(f"the setting 'api_url' has a host name that cannot exist: {host!r}")
+    assert error.endswith(f"the setting 'api_url' has an invalid host name: {host!r}")
 
 
 @pytest.mark.parametrize(
@@ -527,7 +527,7 @@ def test_a_4xx_fails_at_once_with_cometlys_message(either: Call, status: int) ->
 def test_the_details_in_errors_are_said_too(create: Call, answer: object, said: str) -> None:
     error = create.meets(Answer(422, answer)).error()
 
-    assert f'422 and says "{said}"; if the message does not help' in str(error)
+    assert f'422 and says "{said}"; if the cause is unclear' in str(error)
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_the_details_in_errors_are_said_too(create: Call, answer: object, said: 
         (401, "check the setting 'api_key'"),
         (403, "check that the API key may export contacts and that the subscription is active"),
         (404, "check the setting 'api_url'"),
-        (418, "if the message does not help, show it to Cometly's support"),
+        (418, "if the cause is unclear, contact Cometly's support with this line"),
     ],
 )
 @pytest.mark.parametrize("body", [{}, {"message": 5}, {"message": " "}, [], b'"no"'], ids=repr)
@@ -555,7 +555,7 @@ def test_a_4xx_that_is_not_json_did_not_come_from_the_api(
 ) -> None:
     error = either.meets(Answer(status, body)).error()
 
-    assert f"a response {status} did not come from Cometly's API, as it is not" in str(error)
+    assert f"response {status} is not JSON, so probably from a firewall or proxy" in str(error)
     assert not isinstance(error, CreateRefused)
 
 

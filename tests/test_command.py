@@ -251,16 +251,21 @@ def test_the_log_level_of_the_tap_overrides_that_of_all_taps(
     assert command(config=NOTHING_TO_SYNC).stderr == ""
 
 
-def test_a_logging_configuration_does_not_hide_why_the_run_failed(
-    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_logging_configuration_does_not_hide_why_the_run_failed(tmp_path: Path) -> None:
     handlers = {"stderr": {"class": "logging.StreamHandler"}}
     configuration = {"version": 1, "handlers": handlers, "root": {"handlers": ["stderr"]}}
     path = tmp_path / "logging.yml"
     path.write_text(json.dumps(configuration))
-    monkeypatch.setenv("SINGER_SDK_LOG_CONFIG", str(path))
 
-    assert "Setting 'api_key' is missing" in command(config={}).stderr
+    ended = subprocess.run(
+        [sys.executable, "-m", "tap_cometly"],
+        env={"SINGER_SDK_LOG_CONFIG": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "Setting 'api_key' is missing" in ended.stderr
 
 
 # stdout.

@@ -421,7 +421,7 @@ class TestTimeOut:
     """How long an export may be queued or processed."""
 
     @pytest.mark.parametrize("minutes", [0.1, 0.7, 10, 33.3])
-    def test_it_ends_at_that_very_moment(self, minutes: float) -> None:
+    def test_a_hanging_export_is_retried_exactly_at_its_timeout(self, minutes: float) -> None:
         cometly = FakeCometly("hangs", seconds=0.1)
         cometly.clock.sleep(0.1)  # a moment that floating point cannot hold
         cometly.began += 0.1
@@ -575,7 +575,9 @@ def most_unfinished(world: World) -> int:
 class TestSpaces:
     """Whole runs against Spaces of several kinds."""
 
-    def test_a_parallel_one_gets_more_and_more_exports(self, world: World) -> None:
+    def test_exports_in_flight_increase_if_cometly_processes_in_parallel(
+        self, world: World
+    ) -> None:
         serve(world, days=29, seconds=200, queued_seconds=0)
 
         run = world.sync(window_days=1, end_date="2024-06-30T00:00:00Z")
@@ -644,7 +646,7 @@ class TestAnswers:
 
         assert len(world.windows()) == 2
         assert [message for message in caplog.messages if "archiving" in message] == [
-            "Unknown export status 'archiving' counts as still processing"
+            "Unknown export status 'archiving'; treating it as processing"
         ]
 
     def test_completed_without_a_url_is_polled_again(self, world: World) -> None:
@@ -753,7 +755,9 @@ class TestErrors:
             pytest.param("create", Form(FileForm(lines=(b"no json",))), "Export 2", id="line"),
         ],
     )
-    def test_they_name_it(self, world: World, where: Where, fault: Fault, name: str) -> None:
+    def test_an_error_names_the_export_and_its_window(
+        self, world: World, where: Where, fault: Fault, name: str
+    ) -> None:
         serve(world, days=2)
         world.simulator.faults.add(
             where, fault, times=None, when=lambda request: request.start == JUNE + DAY
@@ -769,7 +773,9 @@ class TestErrors:
 class TestHeartbeat:
     """A long wait is logged every 30 seconds."""
 
-    def test_for_an_export(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_waiting_for_an_export_is_logged_every_30_seconds(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level("INFO")
 
         next(iter(FakeCometly(seconds=95).exports(days=1)))

@@ -185,7 +185,7 @@ def test_a_module_imports_nothing_that_it_should_not_know(module: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["tap_cometly", "simulator"])
-def test_no_package_has_an_import_circle_not_even_for_types(package: str) -> None:
+def test_no_package_has_an_import_cycle_not_even_for_types(package: str) -> None:
     files = {f"{package}.{path.stem}": path for path in (ROOT / package).glob("*.py")}
     graph = {name: imports(path, types=True) & files.keys() for name, path in files.items()}
 

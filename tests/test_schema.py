@@ -109,7 +109,7 @@ def test_a_catalog_without_contacts_is_rejected(world: World, given: dict[str, A
     run = world.sync(catalog=given)
 
     assert isinstance(run.error, TapError)
-    assert str(run.error).startswith("The catalog of --catalog has no usable stream 'contacts'; ")
+    assert str(run.error).startswith("The file of --catalog has no usable stream 'contacts'; ")
     assert run.output == b""
 
 

@@ -103,7 +103,7 @@ REJECTED: list[tuple[str, str, list[object]]] = [
     ("export_timeout_minutes", "a finite number", [math.nan, math.inf]),
     ("api_url", URL, ["http://app.cometly.com/public-api/v1", "app.cometly.com", "https://", ""]),
     ("api_url", URL, ["https://a.com/#v1", "https://a.com/a b", "https://a.com/\n", 443]),
-    ("api_url", "a URL with a host name that can exist", ["https://a..b", f"https://{'a' * 64}.b"]),
+    ("api_url", "a URL with a valid host name", ["https://a..b", f"https://{'a' * 64}.b"]),
     ("user_agent", "printable ASCII text", ["", " ", "tap\r\nX-Admin: 1", "tap\n", "\u202etap"]),
     ("user_agent", "text", [7]),
     ("flattening_enabled", "true or false", ["x"]),

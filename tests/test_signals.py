@@ -177,7 +177,7 @@ def space() -> Iterator[Simulator]:
 def running(
     space: Simulator, folder: Path, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The command, which is surely gone afterwards."""
+    """The running command; it is killed afterwards if it still runs."""
     space.reset(space.space)
     config = {
         "api_key": API_KEY,

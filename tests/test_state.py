@@ -82,7 +82,7 @@ def test_any_other_bookmark_is_rejected_before_output_and_requests(
     ],
     ids=repr,
 )
-def test_whatever_else_is_in_a_state_changes_nothing(world: World, state: dict[str, Any]) -> None:
+def test_other_keys_in_a_state_are_ignored(world: World, state: dict[str, Any]) -> None:
     assert start_of(world, state) == JUNE_20
 
 
@@ -138,7 +138,7 @@ def test_any_other_state_is_rejected_before_output_and_requests(
     run = world.sync(state)
 
     assert isinstance(run.error, TapError)
-    assert str(run.error).startswith("The file of --state does not hold a Singer state; ")
+    assert str(run.error).startswith("The file of --state is not a Singer state; ")
     assert (run.output, world.simulator.requests) == (b"", [])
 
 
@@ -180,18 +180,20 @@ def test_late_and_changed_contacts_are_found_while_the_lookback_reaches_their_cr
     }
 
 
-@pytest.mark.parametrize("state", [STATE, None])
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(STATE, "bookmark"), (state_at("2024-06-01T00:00:00Z"), "start_date"), (None, "start_date")],
+)
 def test_with_nothing_to_sync_a_run_makes_no_request_keeps_its_state_and_says_why(
-    world: World, caplog: pytest.LogCaptureFixture, state: dict[str, Any] | None
+    world: World, caplog: pytest.LogCaptureFixture, state: dict[str, Any] | None, reason: str
 ) -> None:
     caplog.set_level("INFO")
 
     run = world.sync(state, start_date="2024-06-20", end_date="2024-06-20")
 
     assert (run.error, run.states, world.simulator.requests) == (None, [state] if state else [], [])
-    name = "bookmark" if state else "start_date"
     assert caplog.messages[-1].startswith(
-        f"Nothing to sync: the {name} (2024-06-20T00:00:00+00:00)"
+        f"Nothing to sync: the {reason} (2024-06-20T00:00:00+00:00)"
     )
 
 

@@ -114,9 +114,7 @@ class TestOrder:
         types = [message["type"] for message in run.messages]
         assert types == ["SCHEMA", *["RECORD"] * 24, "STATE"]
 
-    def test_a_failed_window_is_not_claimed_and_comes_again_from_its_start(
-        self, world: World
-    ) -> None:
+    def test_a_failed_window_is_exported_again_from_its_start(self, world: World) -> None:
         people = contacts_every(HOUR, JUNE + timedelta(minutes=1), JUNE + 3 * DAY)
         world.fill(people)
         long_lines = (b'{"id":0,"name":"%s"}' % (b"x" * 1000),) * 1000
@@ -168,7 +166,9 @@ class TestBothPaths:
 
     @pytest.mark.parametrize("emails", [False, True])
     @pytest.mark.parametrize("tokens", [False, True])
-    def test_for_every_schema(self, world: World, *, tokens: bool, emails: bool) -> None:
+    def test_both_paths_write_the_same_lines_for_every_schema(
+        self, world: World, *, tokens: bool, emails: bool
+    ) -> None:
         people = contacts_every(HOUR, JUNE, JUNE + 3 * DAY)
         odd = [
             contact(9001, JUNE, name='\u2028 }\n\\"', comet_tokens=[None, "t"], emails=None),

@@ -202,12 +202,14 @@ class TestBoundaries:
             (HAVANA, DAY, "03-09T05:00:00 03-10T05:00:00 03-11T04:00:00"),
         ],
     )
-    def test_in_2024_are_at(self, zone: ZoneInfo, seconds: float, expected: str) -> None:
+    def test_boundaries_respect_midnights_and_clock_changes(
+        self, zone: ZoneInfo, seconds: float, expected: str
+    ) -> None:
         instants = [f"2024-{one}Z" for one in expected.split()]
 
         assert boundaries(zone, instants[0], instants[-1], seconds) == instants
 
-    def test_in_samoa_skip_the_day_that_it_skipped(self) -> None:
+    def test_boundaries_skip_the_day_that_samoa_skipped(self) -> None:
         instants = [f"2011-12-{day}T10:00:00Z" for day in (29, 30, 31)]
 
         assert boundaries(APIA, instants[0], instants[-1], DAY) == instants
@@ -262,7 +264,7 @@ class TestAdaptiveLength:
             pytest.param(50_000_000, 0.1, id="at least a tenth"),
         ],
     )
-    def test_after_a_day_of_so_many_contacts_it_is(
+    def test_the_next_length_follows_from_the_contacts_of_a_day(
         self, plan: WindowPlan, contacts: int, length: float
     ) -> None:
         plan.learn(A_DAY, contacts, timeout_share=1)
