@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import Phase, settings
 
 from simulator import Contact, Population, Simulator, Space
 from tap_cometly.command import run
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from tap_cometly.times import Clock
 
+settings.register_profile("mutation", phases=[Phase.generate])
+"""For `.ci/mutation`: that a test fails is enough, so no time goes into a minimal example."""
 API_KEY = "simulated-key"
 JUNE = datetime(2024, 6, 1, tzinfo=UTC)
 """The `start_date` of most tests."""
