@@ -80,7 +80,7 @@ class FakeCometly:
         seconds: Processing time of an export.
         workers: How many are processed at a time; the others are queued.
         creates_per_minute: Its limit on creates.
-        tells_times: Whether answers have `created_at` and `completed_at`.
+        hides: What a completed export's answer leaves out of `created_at` and `completed_at`.
         jobs: The exports created so far.
         most_in_flight: How many windows were created and not read at most.
     """
@@ -91,13 +91,13 @@ class FakeCometly:
         seconds: float = 10,
         workers: int = 99,
         creates_per_minute: int = 5,
-        tells_times: bool = True,
+        hides: tuple[str, ...] = (),
     ) -> None:
         self.outcomes = list(outcomes)
         self.seconds = seconds
         self.workers = workers
         self.creates_per_minute = creates_per_minute
-        self.tells_times = tells_times
+        self.hides = hides
         self.clock = VirtualClock()
         self.began = self.clock.monotonic()
         self.jobs: list[Job] = []
@@ -143,7 +143,8 @@ class FakeCometly:
             return ExportStatus(export_id, "failed", None, "Out of ink.")
         times = [JUNE + timedelta(seconds=second) for second in (job.created, job.ends)]
         done = ExportStatus(export_id, "completed", "https://storage.invalid", None, *times)
-        return done if self.tells_times else replace(done, created_at=None, completed_at=None)
+        hidden: dict[str, Any] = dict.fromkeys(self.hides)
+        return replace(done, **hidden)
 
     def open(self, url: str, fresh_url: object) -> FakeCometly:
         del url, fresh_url
@@ -487,8 +488,9 @@ class TestProcessingTime:
 
         assert cometly.plan.learned == [(70, 0.05)]
 
-    def test_without_them_the_taps_own_clock_counts(self) -> None:
-        cometly = FakeCometly(seconds=90, tells_times=False)
+    @pytest.mark.parametrize("hides", [("created_at",), ("completed_at",)])
+    def test_without_one_of_them_the_taps_own_clock_counts(self, hides: tuple[str, ...]) -> None:
+        cometly = FakeCometly(seconds=90, hides=hides)
 
         list(cometly.exports(days=1))
 
@@ -517,6 +519,14 @@ class TestRefusedCreates:
         assert [start for start, _ in opened] == [JUNE + n * DAY for n in range(9)]
         assert cometly.created()[2] >= opened[1][1]
         assert cometly.most_in_flight == 2
+
+    def test_after_a_refusal_as_many_as_then_are_in_flight_again(self) -> None:
+        cometly = FakeCometly("completed", "completed", "409", seconds=60)
+
+        list(cometly.exports())
+
+        assert cometly.created()[2] == cometly.created()[3]
+        assert cometly.most_unfinished() == 2
 
     @pytest.mark.parametrize("status", ["409", "423"])
     def test_alone_in_flight_it_fails_the_run(self, status: str) -> None:
