@@ -41,7 +41,7 @@ and grows as long as exports stay well within their time-out."""
 SAFE_SHARE = 2 / 3
 """An export should be processed within this share of its time-out."""
 CEILING_WINDOWS = 10
-"""How many windows stay below the ceiling after the first split; twice as many after the next."""
+"""How many windows stay within the ceiling after the first split; twice as many after the next."""
 LIFTING_CONTACTS = 50_000
 """An export this large shows that the windows' length was not the problem."""
 SETTLE_DELAY = timedelta(minutes=5)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from tap_cometly.times import Clock
 
+# For `.ci/mutation`, which needs no minimal example of a failure.
 settings.register_profile("mutation", phases=[Phase.generate])
-"""For `.ci/mutation`: that a test fails is enough, so no time goes into a minimal example."""
+
 API_KEY = "simulated-key"
 JUNE = datetime(2024, 6, 1, tzinfo=UTC)
 """The `start_date` of most tests."""

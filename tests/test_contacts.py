@@ -324,12 +324,14 @@ class TestSpeed:
     def test_the_number_of_calls_does_not_grow_with_the_lines(self, rest: bytes) -> None:
         one, block = reader("score", deselected=["name"]), block_of(*[b'{"id":1' + rest] * 1000)
 
-        assert python_calls(lambda: one.read(block)) < 500
+        one.read(block)  # warns once
+
+        assert python_calls(lambda: one.read(block)) < 100
 
     def test_the_order_of_the_keys_does_not_matter(self) -> None:
         one, block = reader(), block_of(*[b'{"name":"a","id":1}', b'{"id":2}'] * 500)
 
-        assert python_calls(lambda: one.read(block)) < 500
+        assert python_calls(lambda: one.read(block)) < 100
 
     def test_an_odd_line_does_not_slow_down_the_others(self) -> None:
         odd, even = b'{"id":1,"name":2}', b'{"id":1,"name":"a"}'
