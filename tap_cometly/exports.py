@@ -72,7 +72,7 @@ class Export:
         created_after: The export in flight that was created just before it.
         polled: When it was last polled.
         is_queued: Whether it was still queued then.
-        queued_seconds: How long it was seen queued.
+        queued_seconds: How long it was queued, as far as polls have seen it.
         completed: When it was completed; infinite until then.
         url_missing_since: When it was first seen completed without a download URL.
         needs_check: Whether to poll it at once, because another export failed.
@@ -124,10 +124,13 @@ class Export:
         Raises:
             ExportFailed: It failed, or has been without a download URL for too long.
         """
+        if answer.status == "queued":
+            self.queued_seconds = now - self.created
+        elif answer.status == "processing" and self.is_queued and self.polled is not None:
+            # Queued until now, or nearly: a poll can be late.
+            self.queued_seconds = min(now, self.polled + MAX_POLL_SECONDS) - self.created
         self.polled, self.needs_check = now, False
         self.is_queued = answer.status == "queued"
-        if self.is_queued:
-            self.queued_seconds = now - self.created
         if answer.status == "failed":
             raise ExportFailed(_with_message("failed", answer.message))
         if answer.status == "completed" and not self.is_completed:
@@ -198,6 +201,11 @@ class Exports:
         """When the export before the next one to read was completed."""
         self._waiting_since = self._last_heartbeat = 0.0
         self._warned_of_status = False
+
+    @property
+    def windows_left(self) -> int:
+        """About how many windows come after the one that was handed over last."""
+        return len(self._queue) - 1 + self._plan.windows_left
 
     def __iter__(self) -> Iterator[Export]:
         """Hand over the exports in window order, each when its file is open.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING
 
 from tap_cometly.times import DAY_SECONDS, HOUR_SECONDS, MINUTE_SECONDS, format_local
@@ -15,8 +14,9 @@ if TYPE_CHECKING:
 
 _ENOUGH_SHARE = 0.1
 _ENOUGH_WINDOWS = 5
-"""The time left is estimated after a tenth of the range or five windows, from the last five:
-the first windows are short, and say little about the rest."""
+"""The time left is estimated after a tenth of the range or five windows, whichever is first."""
+_FORGETTING = 0.9
+"""Each window counts for the estimate this much of the one after it."""
 
 
 class Progress:
@@ -27,24 +27,29 @@ class Progress:
         self._start = start
         self._end = end
         self._zone = zone
-        self._began = began
+        self._began = self._last_done = began
         self._contacts = 0
-        self._last = deque([(began, 0.0)], maxlen=_ENOUGH_WINDOWS + 1)
-        """When the last windows were done, and the share of the range that was done then."""
+        self._windows = 0
+        self._weighted_seconds = self._weights = 0.0
+        """Of the windows so far; one divided by the other is what a window takes on average."""
 
     def opening(self) -> str:
         """The range, in one line."""
         return f"Contacts created from {self._span(self._start, self._end)} ({self._zone})"
 
-    def window_done(self, window: Window, contacts: int, now: float) -> str:
+    def window_done(self, window: Window, contacts: int, now: float, windows_left: int) -> str:
         """One line for a window: its span, contacts, seconds; share of the range, time left."""
+        seconds = now - self._last_done
+        self._last_done = now
         self._contacts += contacts
-        seconds = now - self._last[-1][0]
+        self._windows += 1
+        self._weighted_seconds = self._weighted_seconds * _FORGETTING + seconds
+        self._weights = self._weights * _FORGETTING + 1
         share = (window.end - self._start) / (self._end - self._start)
-        self._last.append((now, share))
         return (
             f"{self._span(window.start, window.end)} | {contacts:>9,} {_noun(contacts):<8} | "
-            f"{seconds:>8,.1f} s | {math.floor(share * 100):>3}% done | {self._left(share)}"
+            f"{seconds:>8,.1f} s | {math.floor(share * 100):>3}% done | "
+            f"{self._left(share, windows_left)}"
         )
 
     def closing(self, now: float) -> str:
@@ -53,13 +58,12 @@ class Progress:
             f"Complete: {self._contacts:,} {_noun(self._contacts)} in {duration(now - self._began)}"
         )
 
-    def _left(self, share: float) -> str:
+    def _left(self, share: float, windows: int) -> str:
         if share >= 1:
             return "complete"
-        if share < _ENOUGH_SHARE and len(self._last) <= _ENOUGH_WINDOWS:
+        if share < _ENOUGH_SHARE and self._windows < _ENOUGH_WINDOWS:
             return "time left unknown"
-        (then, share_then), (now, _) = self._last[0], self._last[-1]
-        return f"about {duration((now - then) / (share - share_then) * (1 - share))} left"
+        return f"about {duration(windows * self._weighted_seconds / self._weights)} left"
 
     def _span(self, start: datetime, end: datetime) -> str:
         return f"{format_local(start, self._zone)} to {format_local(end, self._zone)}"

@@ -67,10 +67,11 @@ def windows_of_contacts(
     progress = Progress(*sync, settings.zone, clock.monotonic())
     logger.info("%s", progress.opening())
     plan = WindowPlan(*sync, settings.zone, settings.window_seconds)
-    for export in _exports(plan, settings, clock):
+    exports = _exports(plan, settings, clock)
+    for export in exports:
         yield export.window, _contacts(export, reader)
-        line = progress.window_done(export.window, export.contacts, clock.monotonic())
-        logger.info("%s", line)
+        now, left = clock.monotonic(), exports.windows_left
+        logger.info("%s", progress.window_done(export.window, export.contacts, now, left))
     logger.info("%s", progress.closing(clock.monotonic()))
 
 

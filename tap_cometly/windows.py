@@ -119,6 +119,11 @@ class WindowPlan:
         """Whether the last window has been handed out."""
         return self._next_start >= self._end
 
+    @property
+    def windows_left(self) -> int:
+        """How many more windows there will be, if all are as long as the last one."""
+        return math.ceil((self._end - self._next_start).total_seconds() / self._last_nominal)
+
     def next_window(self) -> Window | None:
         """Plan the next window; None after the last one."""
         if self.is_finished:

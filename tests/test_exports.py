@@ -36,18 +36,16 @@ from tap_cometly.client import (
     RateLimited,
 )
 from tap_cometly.errors import ExportError
-from tap_cometly.exports import Exports
+from tap_cometly.exports import Export, Exports
 from tap_cometly.files import Storage
 from tap_cometly.settings import Settings
-from tap_cometly.windows import WindowPlan
+from tap_cometly.windows import Window, WindowPlan
 from tests.conftest import VirtualClock, contacts_every
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from simulator.faults import ExportFault, Fault, Where
-    from tap_cometly.exports import Export
-    from tap_cometly.windows import Window
     from tests.conftest import World
 
 TIMES = ("created_at", "completed_at")
@@ -279,6 +277,11 @@ class TestInFlight:
 
         assert lengths == [1, 1, 1, 10, 47]
 
+    def test_windows_in_flight_and_those_not_planned_yet_are_left(self) -> None:
+        exports = FakeCometly().exports(days=4.5, max_concurrent_exports=2)
+
+        assert [exports.windows_left for _ in exports] == [4, 3, 2, 1, 0]
+
     def test_a_limit_on_creates_does_not_delay_the_reading(self) -> None:
         cometly = FakeCometly(creates_per_minute=1)
 
@@ -498,14 +501,24 @@ class TestProcessingTime:
         assert cometly.plan.learned
         assert cometly.plan.learned[0][1] == pytest.approx(cometly.now / 1800, abs=0.001)
 
-    def test_the_time_it_was_seen_queued_is_not_part_of_it(self) -> None:
+    def test_it_begins_at_the_first_poll_that_sees_it_no_longer_queued(self) -> None:
         cometly = FakeCometly(workers=1, seconds=90)
 
         list(cometly.exports(days=9))
 
         assert cometly.plan.learned
         seconds = [share * 1800 for _, share in cometly.plan.learned]
-        assert max(seconds[:-1]) <= 90 + 15  # the last one decides nothing, and is seen at its end
+        queued = seconds[1:-1]  # the last one decides nothing, and is first polled at its end
+        assert all(90 - 15 <= each <= 90 for each in queued)
+
+    def test_it_begins_15_seconds_after_a_queued_poll_if_the_next_one_is_late(self) -> None:
+        export = Export(Window(JUNE, JUNE + DAY, DAY.total_seconds()), is_created=True)
+
+        export.update(ExportStatus(1, "queued", None, None), now=100)
+        export.update(ExportStatus(1, "processing", None, None), now=400)
+        export.update(ExportStatus(1, "completed", "https://storage.invalid", None), now=515)
+
+        assert export.processing_seconds == 515 - 115
 
 
 class TestRefusedCreates:

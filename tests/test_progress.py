@@ -35,7 +35,7 @@ def test_the_first_line_is_the_range_in_the_spaces_time() -> None:
 
 
 def test_a_window_is_one_line_in_the_spaces_time() -> None:
-    assert progress().window_done(days(0, 25), contacts=98_765, now=1090) == (
+    assert progress().window_done(days(0, 25), 98_765, now=1090, windows_left=3) == (
         "2024-01-01 00:00:00 to 2024-01-26 00:00:00 |    98,765 contacts |     90.0 s |"
         "  25% done | about 4 min left"
     )
@@ -44,10 +44,10 @@ def test_a_window_is_one_line_in_the_spaces_time() -> None:
 def test_columns_are_aligned() -> None:
     sync = progress()
     lines = [
-        sync.window_done(days(0, 0.001), contacts=1, now=1000.04),
-        sync.window_done(days(0.001, 30), contacts=104, now=1009.5),
-        sync.window_done(days(30, 70), contacts=9_876_543, now=2_809.5),
-        sync.window_done(days(70, 100), contacts=0, now=88_000),
+        sync.window_done(days(0, 0.001), 1, now=1000.04, windows_left=3),
+        sync.window_done(days(0.001, 30), 104, now=1009.5, windows_left=2),
+        sync.window_done(days(30, 70), 9_876_543, now=2_809.5, windows_left=1),
+        sync.window_done(days(70, 100), 0, now=88_000, windows_left=0),
     ]
 
     bars = [[place for place, sign in enumerate(line) if sign == "|"] for line in lines]
@@ -58,22 +58,25 @@ def test_columns_are_aligned() -> None:
 def test_one_contact_is_singular() -> None:
     sync = progress()
 
-    assert columns(sync.window_done(days(0, 100), contacts=1, now=1090))[1] == "1 contact"
+    assert columns(sync.window_done(days(0, 100), 1, now=1090, windows_left=0))[1] == "1 contact"
     assert sync.closing(now=1090) == "Complete: 1 contact in 90 s"
 
 
 def test_a_window_takes_the_seconds_since_the_one_before() -> None:
     sync = progress()
 
-    lines = [sync.window_done(days(n, n + 1), 5, now) for n, now in enumerate((1004.5, 1007))]
+    lines = [
+        sync.window_done(days(0, 1), 5, now=1004.5, windows_left=99),
+        sync.window_done(days(1, 2), 5, now=1007, windows_left=98),
+    ]
 
     assert [columns(line)[2] for line in lines] == ["4.5 s", "2.5 s"]
 
 
 def test_the_last_line_sums_up_contacts_and_time() -> None:
     sync = progress()
-    sync.window_done(days(0, 50), contacts=1_000_000, now=1300)
-    sync.window_done(days(50, 100), contacts=234_567, now=1600)
+    sync.window_done(days(0, 50), 1_000_000, now=1300, windows_left=1)
+    sync.window_done(days(50, 100), 234_567, now=1600, windows_left=0)
 
     assert sync.closing(now=1720) == "Complete: 1,234,567 contacts in 12 min"
 
@@ -82,36 +85,39 @@ class TestTimeLeft:
     """An estimate, as soon as there is something to go by."""
 
     @staticmethod
-    def after(*windows: tuple[float, float]) -> str:
+    def after(*windows: tuple[float, float], windows_left: int) -> str:
         """What is said after windows up to such days, each after so many more seconds."""
         sync, first, now, said = progress(), 0.0, 1000.0, ""
         for last, seconds in windows:
             now += seconds
-            said = columns(sync.window_done(days(first, last), 5, now))[-1]
+            said = columns(sync.window_done(days(first, last), 5, now, windows_left))[-1]
             first = last
         return said
 
     def test_it_is_unknown_before_a_tenth_of_the_range_and_five_windows(self) -> None:
-        assert self.after((1, 60), (2, 60), (3, 60), (9.9, 60)) == "time left unknown"
+        windows = [(last, 60) for last in (1, 2, 3, 9.9)]
+
+        assert self.after(*windows, windows_left=9) == "time left unknown"
 
     def test_a_tenth_of_the_range_is_enough(self) -> None:
-        assert self.after((10, 60)) == "about 9 min left"
+        assert self.after((10, 60), windows_left=9) == "about 9 min left"
 
     def test_five_windows_are_enough(self) -> None:
-        assert self.after((1, 60), (2, 60), (3, 60), (4, 60), (5, 60)) == "about 1 h 35 min left"
+        windows = [(last, 60) for last in (1, 2, 3, 4, 5)]
 
-    def test_it_follows_the_last_five_windows(self) -> None:
-        slow_start = [(1, 3600), (2, 3600)]
+        assert self.after(*windows, windows_left=10) == "about 10 min left"
 
-        assert self.after(*slow_start, *((last, 60) for last in (10, 20, 30, 40, 52))) == (
-            "about 5 min left"
-        )
+    def test_it_follows_the_last_windows_more_than_the_first(self) -> None:
+        windows = [(20, 600), (40, 0), (60, 60), (80, 120)]
+
+        weighted = (600 * 0.9**3 + 60 * 0.9 + 120) / (0.9**3 + 0.9**2 + 0.9 + 1)
+        assert self.after(*windows, windows_left=1) == f"about {duration(weighted)} left"
 
     def test_after_the_last_window_the_sync_is_complete(self) -> None:
-        assert self.after((50, 60), (100, 60)) == "complete"
+        assert self.after((50, 60), (100, 60), windows_left=0) == "complete"
 
     def test_just_before_the_end_99_percent_are_done(self) -> None:
-        line = progress().window_done(days(0, 99.9), contacts=5, now=10_990)
+        line = progress().window_done(days(0, 99.9), 5, now=1010, windows_left=1)
 
         assert columns(line)[3:] == ["99% done", "about 10 s left"]
 
