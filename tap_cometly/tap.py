@@ -25,6 +25,7 @@ from tap_cometly.settings import (
     DEFAULT_MAX_CONCURRENT_EXPORTS,
     DEFAULT_TIMEZONE,
     MOST_CONCURRENT_EXPORTS,
+    OPTIONAL_FIELDS,
     Settings,
     check_against_schema,
     from_environment,
@@ -96,19 +97,15 @@ class TapCometly(Tap):
                 "read in `timezone`."
             ),
         ),
-        th.Property(
-            "include_comet_tokens",
-            th.BooleanType,
-            default=False,
-            title="Include comet tokens",
-            description="Adds the field `comet_tokens`: the last 5 tokens, newest first.",
-        ),
-        th.Property(
-            "include_all_emails",
-            th.BooleanType,
-            default=False,
-            title="Include all e-mail addresses",
-            description="Adds the field `emails`: all addresses, also those of merged profiles.",
+        *(
+            th.Property(
+                setting,
+                th.BooleanType,
+                default=False,
+                title=f"Include {field.replace('_', ' ')}",
+                description=f"Adds the field `{field}`.",
+            )
+            for field, setting in OPTIONAL_FIELDS.items()
         ),
         th.Property(
             "lookback_days",

@@ -144,19 +144,20 @@ def _fields_table() -> str:
         [kind] = set(definition["type"]) - {"null"}
         kind = {"array": "array of strings"}.get(kind, definition.get("format", kind))
         nullable = " or null" if "null" in definition["type"] else ""
-        rows.setdefault((kind + nullable, _note(name)), []).append(f"`{name}`")
+        rows.setdefault((kind + nullable, _note(name, definition)), []).append(f"`{name}`")
     return _table(
         ("field", "type", "note"),
         *((", ".join(names), kind, note) for (kind, note), names in rows.items()),
     )
 
 
-def _note(field: str) -> str:
+def _note(field: str, definition: dict[str, Any]) -> str:
     if field in ContactsStream.primary_keys:
         return "primary key"
     if field in WINDOW_FIELDS:
         return "the contact was created between the two"
-    return f"with `{OPTIONAL_FIELDS[field]}`" if field in OPTIONAL_FIELDS else ""
+    setting = OPTIONAL_FIELDS.get(field)
+    return f"{definition['description']} With `{setting}`." if setting else ""
 
 
 def _between_markers(text: str, name: str, content: str) -> str:
