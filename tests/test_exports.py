@@ -404,6 +404,16 @@ class TestFailures:
         assert [job.start for job in cometly.jobs[5:]] == [JUNE, JUNE + 2 * DAY, JUNE + 3 * DAY]
         assert max(cometly.created()[5:]) - min(cometly.created()[5:]) < 5
 
+    def test_the_others_are_polled_once_however_many_of_them_failed_too(self) -> None:
+        cometly = FakeCometly(
+            "failed", "slow", "failed", "failed", seconds=30, creates_per_minute=99
+        )
+
+        next(iter(cometly.exports(days=5, max_concurrent_exports=5)))
+
+        failed = cometly.jobs[2].polls[-1]
+        assert cometly.jobs[1].polls.count(failed) == 1
+
     def test_it_is_logged_what_happens(self, caplog: pytest.LogCaptureFixture) -> None:
         list(FakeCometly("failed", "failed").exports(days=1))
 
@@ -461,6 +471,13 @@ class TestTimeOut:
         first, hanging, retry, last = cometly.created()[:4]
         assert (first, hanging) == (0, 0)
         assert last - retry == pytest.approx(2 * 1800, abs=15)
+
+    def test_a_retry_times_out_counted_from_the_completion_of_the_one_created_before(self) -> None:
+        cometly = FakeCometly("failed", "completed", "hangs", workers=1, seconds=1000)
+
+        list(cometly.exports(days=2))
+
+        assert cometly.created()[3] == pytest.approx(2000 + 1800, abs=15)
 
     def test_it_counts_from_the_creation_if_that_is_later(self) -> None:
         cometly = FakeCometly("completed", "hangs", seconds=10)
