@@ -1,4 +1,4 @@
-"""The command `tap-cometly`, from its first moment to its exit code."""
+"""Entry point of the command `tap-cometly`."""
 
 from __future__ import annotations
 

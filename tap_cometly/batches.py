@@ -10,7 +10,7 @@ from uuid import uuid4
 
 try:
     from isal import igzip as gzip
-except ImportError:  # no wheel for this machine
+except ImportError:  # no wheel for this platform
     import gzip  # type: ignore[no-redef]
 
 from tap_cometly.errors import TapError
@@ -33,7 +33,7 @@ def write_jsonl(
 
     Args:
         blocks: Records, in blocks of any size.
-        encode: Makes lines of them, each ended by `\n`.
+        encode: Encodes records as lines, each ended by `\n`.
         batch_config: Where to write, how many records a file has, whether it is compressed.
         name: What the files' names begin with; a unique id and a number follow.
 
@@ -43,8 +43,7 @@ def write_jsonl(
     prefix = f"{batch_config.storage.prefix or ''}{name}-{uuid4()}"
     number = 0
     lines = bytearray()
-    size = max(batch_config.batch_size, 1)
-    room = size
+    size = room = batch_config.batch_size
     for block in blocks:
         rest = block
         while rest:
@@ -61,7 +60,7 @@ def write_jsonl(
 
 
 def _store(lines: bytes, batch_config: BatchConfig, name: str) -> str:
-    """Write a file, and give its URL.
+    """Write a file and return its URL.
 
     Raises:
         TapError: It could not be written.

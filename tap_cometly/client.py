@@ -16,7 +16,7 @@ from tap_cometly.errors import CometlyError
 from tap_cometly.redaction import REDACTOR
 from tap_cometly.times import MINUTE_SECONDS, read_instant
 from tap_cometly.transport import (
-    PATIENCE_SECONDS,
+    MAX_RETRY_SECONDS,
     READ_TIMEOUT_SECONDS,
     Backoff,
     HttpSession,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tap_cometly.settings import Settings
     from tap_cometly.times import Clock
 
-FIRST_PATIENCE_SECONDS = MINUTE_SECONDS
-"""How long a request is retried while no response at all has come in this run."""
+MAX_FIRST_RETRY_SECONDS = MINUTE_SECONDS
+"""How long a request is retried before the first response of any kind in this run."""
 MAX_UNREADABLE_CREATES = 3
 """Each of them may have created an export."""
 _MAX_RESPONSE_BYTES = 1024 * 1024
@@ -62,22 +62,26 @@ class RateLimited(Exception):  # noqa: N818 - not an error, a request to wait
     """Cometly asks to wait for some seconds."""
 
     def __init__(self, seconds: float | None) -> None:
-        """Say how long; None if Cometly does not."""
+        """Wait `seconds`, or a minute if the response does not say how long."""
         self.seconds = _RATE_LIMIT_SECONDS if seconds is None else max(seconds, 1)
         super().__init__(self.seconds)
 
 
-class ExportVanished(Exception):  # noqa: N818 - a state of an export
-    """There is no such export; the text is Cometly's message, or empty."""
+class ExportNotFound(Exception):  # noqa: N818 - a state of an export
+    """There is no such export; the message is Cometly's, or empty."""
 
 
 class CreateRefused(CometlyError):  # noqa: N818 - as urllib3 and requests name theirs
-    """Cometly refused to create an export, now or for this window: 409, 422 or 423."""
+    """Cometly refused a create: too many exports in flight, or too long a window.
 
-    def __init__(self, message: str, status: int) -> None:
-        """Keep the HTTP status."""
-        super().__init__(message)
-        self.status = status
+    Attributes:
+        status: The HTTP status: 409, 422 or 423.
+        reason: What Cometly responded, without advice.
+    """
+
+    def __init__(self, reason: str, status: int, advice: str) -> None:
+        super().__init__(f"{reason}; {advice}")
+        self.status, self.reason = status, reason
 
 
 class _Unreadable(RequestFailed):
@@ -93,7 +97,6 @@ class CometlyClient:
         clock: Clock,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
-        """Connect to nothing yet."""
         self._exports_url = f"{settings.api_url}/contacts/exports"
         self._clock = clock
         self._read_timeout = read_timeout_seconds
@@ -125,7 +128,7 @@ class CometlyClient:
 
         Raises:
             RateLimited: Cometly asks to wait first.
-            ExportVanished: There is no such export in this Space.
+            ExportNotFound: There is no such export in this Space.
             CometlyError: The export could not be polled.
         """
         return self._call("poll the export", export_id, None)
@@ -133,7 +136,7 @@ class CometlyClient:
     def _call(
         self, action: str, export_id: int | None, body: Mapping[str, Any] | None
     ) -> ExportStatus:
-        """Attempt a request until it succeeds, is refused or patience runs out."""
+        """Retry a request until it succeeds, is refused or has been retried for long enough."""
         backoff = Backoff(self._clock)
         unreadable_creates = 0
         while True:
@@ -141,9 +144,10 @@ class CometlyClient:
                 return self._attempt(action, export_id, body)
             except RequestFailed as error:
                 failure = error
-            unreadable_creates += export_id is None and isinstance(failure, _Unreadable)
-            patience = PATIENCE_SECONDS if self._has_responded else FIRST_PATIENCE_SECONDS
-            delay = backoff.next_delay(failure, patience)
+            if export_id is None and isinstance(failure, _Unreadable):
+                unreadable_creates += 1
+            max_seconds = MAX_RETRY_SECONDS if self._has_responded else MAX_FIRST_RETRY_SECONDS
+            delay = backoff.next_delay(failure, max_seconds)
             if delay is None or unreadable_creates == MAX_UNREADABLE_CREATES:
                 message = f"could not {action}: {backoff.explain(failure, _CHECK)}"
                 raise CometlyError(message)
@@ -153,8 +157,7 @@ class CometlyClient:
     def _attempt(
         self, action: str, export_id: int | None, body: Mapping[str, Any] | None
     ) -> ExportStatus:
-        is_create = export_id is None
-        method, url = "POST", self._exports_url
+        is_create, method, url = export_id is None, "POST", self._exports_url
         if not is_create:
             method, url = "GET", f"{url}/{export_id}"
         with self._session.open(method, url, self._read_timeout, json=body) as response:
@@ -169,7 +172,7 @@ class CometlyClient:
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return _export_status(answer or {}, export_id)
         if status == HTTPStatus.NOT_FOUND and not is_create:
-            raise ExportVanished(_message(answer or {}) or "")
+            raise ExportNotFound(_message(answer or {}) or "")
         raise _refusal(action, status, answer, is_create=is_create)
 
 
@@ -183,7 +186,7 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 
 
 def _export_status(answer: Mapping[str, Any], export_id: int | None) -> ExportStatus:
-    """Read a successful response, which has to be about the export that was polled."""
+    """Read a successful response; it must be for the export that was polled."""
     answered_id, status = answer.get("export_id"), answer.get("status")
     is_completed = isinstance(status, str) and status.lower() == "completed"
     url = (answer.get("download_url") or "") if is_completed else ""
@@ -191,7 +194,7 @@ def _export_status(answer: Mapping[str, Any], export_id: int | None) -> ExportSt
         reason = "the response was not an export as Cometly documents it"
         raise _Unreadable(reason)
     if export_id not in (None, answered_id):
-        reason = f"the response was about export {answered_id}, not {export_id}"
+        reason = f"the response was for export {answered_id}, not {export_id}"
         raise _Unreadable(reason)
     REDACTOR.hide_url(url)
     if url and not is_safe_url(url):
@@ -212,7 +215,7 @@ def _export_status(answer: Mapping[str, Any], export_id: int | None) -> ExportSt
 def _refusal(
     action: str, status: int, answer: Mapping[str, Any] | None, *, is_create: bool
 ) -> CometlyError:
-    """The error for a response that another attempt would not change."""
+    """The error for a response that a retry would not change."""
     failed = f"could not {action}: the API responded {status}"
     if status < HTTPStatus.BAD_REQUEST:
         return CometlyError(
@@ -224,11 +227,11 @@ def _refusal(
             "proxy, not from Cometly's API; check the network and the setting 'api_url'"
         )
     message = _message(answer)
-    said = f' and says "{message}"' if message else ""
-    sentence = f"{failed}{said}; {_ADVICE.get(status, _REPORT)}"
+    reason = f'{failed}: "{message}"' if message else failed
+    advice = _ADVICE.get(status, _REPORT)
     if is_create and status in _REFUSED_CREATE:
-        return CreateRefused(sentence, status)
-    return CometlyError(sentence)
+        return CreateRefused(reason, status, advice)
+    return CometlyError(f"{reason}; {advice}")
 
 
 def _message(answer: Mapping[str, Any]) -> str | None:
@@ -246,9 +249,9 @@ def _message(answer: Mapping[str, Any]) -> str | None:
     return words or None
 
 
-_CHECK = "the network, the setting 'api_url' if it is set and Cometly's status"
+_CHECK = "the network, Cometly's status page and, if it is set, 'api_url'"
 _REFUSED_CREATE = (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.LOCKED)
-_REPORT = "if the cause is unclear, contact Cometly's support with this line"
+_REPORT = "if the cause is unclear, contact Cometly's support and quote this line"
 _ADVICE: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "check the setting 'api_key'",
     HTTPStatus.FORBIDDEN: (

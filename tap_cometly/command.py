@@ -27,10 +27,9 @@ logger = logging.getLogger(TapCometly.name)
 class Command(TapCometly):
     """Every contact of a Cometly Space, by asynchronous exports."""  # shown by `--about`
 
-    # Every file of the command line is read once, so that it may be a pipe.
+    # Files on the command line are read only once, so that they may be pipes.
 
     def __init__(self, **kwargs: Any) -> None:
-        """Use the process's own signal handling."""
         super().__init__(stop=STOP, **kwargs)
 
     @classmethod
@@ -58,7 +57,7 @@ class Command(TapCometly):
             TapError: A file is not a JSON object.
         """
         super().invoke(
-            state=_reread(state, "--state"), catalog=_reread(catalog, "--catalog"), **kwargs
+            state=_checked(state, "--state"), catalog=_checked(catalog, "--catalog"), **kwargs
         )
 
 
@@ -73,7 +72,7 @@ def run() -> int:
     bad_levels = _drop_bad_log_levels()
     try:
         command = Command.cli  # sets up logging
-        logger.disabled = False  # by default a logging configuration disables all loggers so far
+        logger.disabled = False  # a logging configuration disables existing loggers by default
         for name, level in bad_levels.items():
             logger.warning("Ignoring %s=%s: not a log level like INFO or DEBUG", name, level)
         if sys.stdout is None:
@@ -92,7 +91,7 @@ def run() -> int:
 
 
 def _invoke(command: click.Command) -> int:
-    """Run the command, but not by click's `main`, which ends silently when a pipe is closed."""
+    """Run the command without click's `main`, which exits silently when a pipe is closed."""
     try:
         with command.make_context(TapCometly.name, sys.argv[1:]) as context:
             command.invoke(context)
@@ -109,8 +108,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, BrokenPipeError):
         return "The reader of stdout closed the pipe."
     if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
         return (
-            f"System error: {error.strerror}; fix it, then run the tap again from the target's "
+            f"System error: {error.strerror}{where}; fix it, then rerun the tap from the target's "
             "last state."
         )
     # Without the message: it may quote a contact.
@@ -125,7 +125,7 @@ def _report(sentence: str, exit_code: int = 1) -> int:
     logger.critical("%s", one_line)
     try:
         sys.stdout.flush()
-    except (OSError, AttributeError):  # else Python would complain of it at exit
+    except (OSError, AttributeError):  # else Python reports it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return exit_code
 
@@ -156,11 +156,11 @@ def _read_config(path: str) -> dict[str, Any]:
     return config
 
 
-def _reread(file: IO[str] | None, option: str) -> IO[str] | None:
-    """A checked copy of a file that is read here, once; None if it is empty or null."""
+def _checked(file: IO[str] | None, option: str) -> IO[str] | None:
+    """Read and check a file; return a copy, or None if it is empty or null."""
     if file is None:
         return None
-    content = _parse(file.buffer.read(), f"file of {option}")  # type: ignore[attr-defined]
+    content = _parse(file.buffer.read(), f"{option} file")  # type: ignore[attr-defined]
     return None if content is None else io.StringIO(json.dumps(content))
 
 

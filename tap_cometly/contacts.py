@@ -1,7 +1,7 @@
-"""Lines of a file as checked contacts, and contacts as the bytes of RECORD messages.
+"""Decodes and checks the lines of a file as contacts, and encodes contacts as RECORD messages.
 
-A block of lines is decoded and encoded in a few calls. One that does not fit is read line by line:
-slower, but it accepts more and names the line in errors.
+A block of lines is decoded and encoded in a few calls. A block that cannot be decoded this way is
+read line by line: slower, but it accepts more and names the line in errors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WINDOW_FIELDS = ("created_from", "created_until")
 _MAX_WARNINGS = 100  # beyond that, field names are probably data
 
 _UNKNOWN_FIELD = (
-    "Contacts have a field %r that the stream does not have; it is dropped. To keep it, add it to "
+    "Contacts have a field %r that the schema does not have; it is dropped. To keep it, add it to "
     "the stream's schema in the catalog (Meltano: the extractor's \"schema\" extra)."
 )
 _WINDOW_FIELD = "Contacts have a field %r; it is dropped, as the tap fills it from the window."
@@ -47,7 +47,7 @@ _STRING = msgspec.json.Decoder(str)
 _INTEGER: msgspec.json.Decoder[int] = msgspec.json.Decoder(_Integer)
 _ANY = msgspec.json.Decoder()
 
-_LINE_BREAKS = (b'}\n{"id":', b"}\n{", b"}\r\n{")  # a longer one is found faster
+_LINE_BREAKS = (b'}\n{"id":', b"}\n{", b"}\r\n{")  # the longer a pattern, the faster it is found
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair
     rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -59,7 +59,7 @@ logger = logging.getLogger("tap-cometly")
 
 
 class ContactReader:
-    """Decodes and checks the contacts of a sync; warns once of each thing it drops or replaces."""
+    """Decodes and checks the contacts of a sync; warns once about each thing it drops."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class ContactReader:
     ) -> None:
         """Build the decoder.
 
-        The schema includes the properties that a catalog adds, in `added`: these may hold any JSON
-        value. Fields that are not selected are checked too, but left out.
+        `added` names the properties of the schema that come from the catalog; they may hold any
+        JSON value. Fields that are not selected are checked too, but left out.
         """
         self._types = {
             name: Any if name in added else _type_of(definition)
@@ -87,7 +87,7 @@ class ContactReader:
 
     def read(self, block: Block) -> list[Struct]:
         """Decode and check contacts; errors name a line by its number, and never quote it."""
-        self._warn_of_unknown_fields(block.lines[: block.lines.find(b"\n")])
+        self._warn_about_unknown_fields(block.lines[: block.lines.find(b"\n")])
         contacts = _attempt(self._decoder.decode_lines, block.lines)
         if contacts is None or not _is_one_per_line(contacts, block):
             contacts = [
@@ -125,7 +125,7 @@ class ContactReader:
                 self._warn_once(_LONE_SURROGATE)
         return fields
 
-    def _warn_of_unknown_fields(self, line: bytes) -> None:
+    def _warn_about_unknown_fields(self, line: bytes) -> None:
         for name in self._raw_fields(line) or ():
             if name in WINDOW_FIELDS:
                 self._warn_once(_WINDOW_FIELD, name)
@@ -146,8 +146,8 @@ def to_record(contact: Struct, window_fields: Mapping[str, str]) -> dict[str, An
 class RecordLines:
     r"""Encodes the contacts of one window as RECORD messages.
 
-    All messages of a window begin and end alike, so contacts are encoded as one JSON line each,
-    split at every `}\n`, and joined by the constant end of a message and beginning of the next.
+    All messages of a window have the same beginning and end, so contacts are encoded as one JSON
+    line each, split at every `}\n`, and joined by the constant end and beginning.
     This is unambiguous: the encoder escapes line breaks in strings and puts none between tokens.
     """
 
@@ -182,7 +182,8 @@ def _type_of(definition: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a type, as
 
 def _contact_struct(types: Mapping[str, Any], names: Mapping[str, str]) -> type[Struct]:
     """Define a struct; `names` maps its attributes to the fields in the file."""
-    for name in filter(_UNSUPPORTED_NAME.search, types):
+    name = next(filter(_UNSUPPORTED_NAME.search, types), None)
+    if name is not None:
         message = f"The catalog's property {name!r} has an unsupported character; remove it."
         raise TapError(message)
     fields: list[Any] = [
@@ -193,7 +194,7 @@ def _contact_struct(types: Mapping[str, Any], names: Mapping[str, str]) -> type[
 
 
 def _attempt(decode: Callable[[bytes], _T], data: bytes) -> _T | None:
-    """Decode, or return None: no later error has the exception, which may quote the data."""
+    """Decode, or return None: no error may carry the exception, which can quote the data."""
     try:
         return decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -255,6 +256,6 @@ def _text(raw: bytes, name: str, number: int) -> str | None:
 
 def _line_error(number: int, why: str) -> LineError:
     return LineError(
-        f"line {number} {why}; run the tap again, and if it fails again, contact Cometly's support "
+        f"line {number} {why}; rerun the tap, and if it fails again, contact Cometly's support "
         "about this export"
     )

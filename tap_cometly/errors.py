@@ -8,7 +8,7 @@ from tap_cometly.redaction import HIDDEN
 class TapError(Exception):
     """An expected error that ends the run.
 
-    Its text is one sentence for a person: what, where, why, what to do. It never holds a secret
+    The message is one sentence for the user: what, where, why, what to do. It never holds a secret
     or a contact's data.
     """
 
@@ -38,18 +38,18 @@ class MissingSettingError(TapError):
         where = (
             f"add it to '{setting}'"
             if part
-            else "set it in the file of --config, in the environment as "
+            else "set it in the --config file, in the environment as "
             f"TAP_COMETLY_{name.upper()} (with --config ENV), or in Meltano"
         )
         super().__init__(f"Setting '{name}' is missing; {where}.")
 
 
 class CometlyError(TapError):
-    """Cometly rejected a request, or its response was not as documented."""
+    """Cometly refused a request, or its response was not as documented."""
 
 
 class ExportError(TapError):
-    """An export could not be read completely; the text names it and its window."""
+    """An export could not be read completely; the message names it and its window."""
 
 
 class FileError(TapError):
@@ -57,7 +57,15 @@ class FileError(TapError):
 
 
 class UrlRefused(FileError):  # noqa: N818 - as urllib3 and requests name theirs
-    """The storage refused several download URLs in a row."""
+    """The storage refused several download URLs in a row.
+
+    Attributes:
+        reason: What happened, without advice.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; check the proxy, if there is one, then rerun the tap")
+        self.reason = reason
 
 
 class LineError(TapError):

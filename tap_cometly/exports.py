@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from tap_cometly.client import CreateRefused, ExportVanished, RateLimited
+from tap_cometly.client import CreateRefused, ExportNotFound, RateLimited
 from tap_cometly.errors import CometlyError, ExportError, FileError, LineError, UrlRefused
 from tap_cometly.progress import duration
 from tap_cometly.times import DAY_SECONDS, format_local, format_utc
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tap_cometly.client import CometlyClient, ExportStatus
-    from tap_cometly.files import Block, ExportFile, Storage
+    from tap_cometly.files import ExportFile, Storage
     from tap_cometly.settings import Settings
     from tap_cometly.times import Clock
     from tap_cometly.windows import Window, WindowPlan
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 ALWAYS_IN_FLIGHT = 2
 """Cometly works on one while the other is read; more only if it works on several at a time."""
 FIRST_POLL_SECONDS = 1
-"""After the creation: the export of a quiet hour is completed at once."""
+"""From the creation of an export to its first poll: small ones are completed at once."""
 POLL_SHARE = 0.25
-"""The next poll comes after a quarter of an export's age: seen complete 25 % late at most."""
+"""Delay before the next poll, as a share of the export's age: it is seen completed 25 % late at
+most."""
 MIN_POLL_SECONDS = 2.5
 MIN_OTHER_POLL_SECONDS = 5
 """For exports other than the one to read next."""
 MAX_POLL_SECONDS = 15
 NEW_EXPORT_SECONDS = 60
-"""For this long, Cometly may not find an export that it has just created."""
+"""For this long after its creation, an export that Cometly does not find is polled again."""
 MISSING_URL_SECONDS = 300
 """How long a completed export may be without a download URL."""
 HEARTBEAT_SECONDS = 30
@@ -53,7 +54,6 @@ class ExportFailed(Exception):  # noqa: N818 - not the run's failure: the export
     """The export failed, was not found or timed out."""
 
     def __init__(self, reason: str, *, can_retry: bool = True, can_split: bool = True) -> None:
-        """Say why; and whether a retry, or shorter windows, may help."""
         super().__init__(reason)
         self.can_retry = can_retry
         self.can_split = can_split
@@ -77,7 +77,7 @@ class Export:
         url_missing_since: When it was first seen completed without a download URL.
         needs_check: Whether to poll it at once, because another export failed.
         file: Its file, while that is read.
-        contacts: How many contacts were read from it so far.
+        contacts: How many contacts have been read from it so far.
     """
 
     window: Window
@@ -95,19 +95,6 @@ class Export:
     file: ExportFile | None = None
     contacts: int = 0
 
-    def blocks(self) -> Iterator[Block]:
-        """Read its file.
-
-        Yields:
-            Blocks of lines.
-
-        Raises:
-            FileError: The file could not be read to its end.
-            LineError: A line is too long to be a contact.
-        """
-        if self.file is not None:
-            yield from self.file.blocks()
-
     @property
     def is_completed(self) -> bool:
         """Whether a poll has seen it completed."""
@@ -119,7 +106,7 @@ class Export:
         return max(self.completed - self.created - self.queued_seconds, 0)
 
     def update(self, answer: ExportStatus, now: float) -> None:
-        """Note what a poll says.
+        """Apply the response to a poll.
 
         Raises:
             ExportFailed: It failed, or has been without a download URL for too long.
@@ -127,7 +114,7 @@ class Export:
         if answer.status == "queued":
             self.queued_seconds = now - self.created
         elif answer.status == "processing" and self.is_queued and self.polled is not None:
-            # Queued until now, or nearly: a poll can be late.
+            # It was queued until shortly before this poll, which may be late.
             self.queued_seconds = min(now, self.polled + MAX_POLL_SECONDS) - self.created
         self.polled, self.needs_check = now, False
         self.is_queued = answer.status == "queued"
@@ -141,10 +128,10 @@ class Export:
             self._check_missing_url(now)
 
     def update_not_found(self, message: str, now: float) -> None:
-        """Note that a poll did not find it.
+        """Apply a response that Cometly does not find it.
 
         Raises:
-            ExportFailed: It was not created within the last minute.
+            ExportFailed: It was created more than a minute ago.
         """
         self.polled, self.needs_check = now, False
         if now - self.created >= NEW_EXPORT_SECONDS:
@@ -152,7 +139,7 @@ class Export:
             raise ExportFailed(_with_message("not found", message))
 
     def _completion(self, answer: ExportStatus, now: float) -> float:
-        """When it was completed: what Cometly says, or else this moment."""
+        """When it was completed: by the times in the response if it has them, else now."""
         if answer.created_at is None or answer.completed_at is None:
             return now
         seconds = (answer.completed_at - answer.created_at).total_seconds()
@@ -182,7 +169,6 @@ class Exports:
         clock: Clock,
         settings: Settings,
     ) -> None:
-        """Create nothing yet."""
         self._plan = plan
         self._client = client
         self._storage = storage
@@ -195,7 +181,7 @@ class Exports:
         self._newest: Export | None = None
         """The one created last."""
         self._creates_when_idle = False
-        """Whether Cometly refused a create because of the others in flight."""
+        """Whether to create only while nothing is in flight, as Cometly refused a create."""
         self._no_create_before = self._no_poll_before = 0.0
         self._previous_completed = -math.inf
         """When the export before the next one to read was completed."""
@@ -224,7 +210,7 @@ class Exports:
                     file = self._open(head)
             except ExportFailed as failure:
                 self._replace(head, failure)
-                self._check_all()
+                self._check_all_soon()
                 continue
             with closing(file):
                 yield head
@@ -239,13 +225,13 @@ class Exports:
             except ExportFailed as failure:
                 if head.file is None:
                     raise
-                message = f"{failure} while its file was read; run the tap again"
+                message = f"its download cannot be resumed ({failure}); rerun the tap"
                 raise FileError(message) from None
 
         try:
             head.file = self._storage.open(self._wait_for_url(head), fresh_url)
         except UrlRefused as refusal:
-            raise ExportFailed(str(refusal)) from None
+            raise ExportFailed(refusal.reason) from None
         return head.file
 
     def _finish(self, head: Export) -> None:
@@ -294,7 +280,7 @@ class Exports:
         """Whether one more export may be in flight."""
         if not self._queue[0].is_created:
             return True
-        return self._is_below_max() and not self._newest_decides()
+        return self._is_below_max() and not self._waits_for_newest()
 
     def _create(self, export: Export) -> None:
         is_alone = not self._in_flight()
@@ -315,7 +301,7 @@ class Exports:
             self._newest = export
             if is_alone:
                 self._creates_when_idle = False
-            logger.debug("%s is created", export)
+            logger.debug("%s created", export)
 
     def _wait_or_fail(self, export: Export, refusal: CreateRefused) -> None:
         """Handle a refused create: too many in flight, too long a window, or refused for good.
@@ -331,10 +317,10 @@ class Exports:
         if not others:
             is_long = export.window.seconds > DAY_SECONDS
             if is_long and refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-                raise ExportFailed(str(refusal).rstrip("."), can_retry=False)
+                raise ExportFailed(refusal.reason, can_retry=False)
             raise refusal
         logger.info(
-            "%s: create refused (%d) with %d in flight; retrying when they are done",
+            "%s: create refused (%d) with %d exports in flight; retrying when they are done",
             export,
             refusal.status,
             len(others),
@@ -343,7 +329,7 @@ class Exports:
         self._creates_when_idle = True
         if is_head:  # a retry, so the others are read after it: wait until they are completed
             self._no_create_before = self._clock.monotonic() + MAX_POLL_SECONDS
-            self._check_all()
+            self._check_all_soon()
 
     def _may_be_processed(self, export: Export) -> bool:
         age = self._clock.monotonic() - export.created
@@ -352,7 +338,7 @@ class Exports:
     def _is_below_max(self) -> bool:
         return not self._creates_when_idle and len(self._in_flight()) < self._max_in_flight
 
-    def _newest_decides(self) -> bool:
+    def _waits_for_newest(self) -> bool:
         """Whether the next export waits for the newest one to be no longer queued."""
         return (
             len(self._in_flight()) >= ALWAYS_IN_FLIGHT
@@ -382,7 +368,7 @@ class Exports:
         for export in self._in_flight():
             if self._clock.monotonic() < self._next_poll(export):
                 continue
-            is_check = export.needs_check
+            is_check, url = export.needs_check, None
             try:
                 with error_context(export):
                     url = self._poll(export)
@@ -391,37 +377,36 @@ class Exports:
                     raise
                 self._replace(export, failure)
                 if not is_check:
-                    self._check_all()
-            else:
-                if url and export is head:
-                    return url
+                    self._check_all_soon()
+            if url and export is head:
+                return url
         return None
 
     def _poll(self, export: Export) -> str | None:
-        asked = self._clock.monotonic()
+        polled_at = self._clock.monotonic()
         try:
             answer = self._client.get_export(export.export_id)
         except RateLimited as limit:
             self._no_poll_before = self._clock.monotonic() + limit.seconds
             return None
-        except ExportVanished as vanished:
-            export.update_not_found(str(vanished), asked)
+        except ExportNotFound as missing:
+            export.update_not_found(str(missing), polled_at)
             return None
-        self._warn_of_unknown(answer.status)
-        export.update(answer, asked)
-        if asked >= self._deadline(export):
-            message = f"not completed after {duration(asked - self._counts_from(export))}"
+        self._warn_about_unknown(answer.status)
+        export.update(answer, polled_at)
+        if polled_at >= self._deadline(export):
+            message = f"not completed after {duration(polled_at - self._counts_from(export))}"
             raise ExportFailed(message)
         return answer.download_url
 
     def _next_poll(self, export: Export) -> float:
-        """When to poll an export; never, while nothing depends on it."""
+        """When to poll an export; infinite while nothing depends on it."""
         if export.needs_check:
             return self._no_poll_before
         head = self._queue[0]
         if export is head:
             moment = self._next_head_poll(head)
-        elif export is self._newest and self._newest_decides():
+        elif export is self._newest and self._waits_for_newest():
             moment = max(_next_other_poll(export), self._no_create_before)
         elif export is head.created_after and not export.is_completed:
             moment = max(_next_other_poll(export), head.created + self._timeout_seconds)
@@ -436,10 +421,11 @@ class Exports:
         return _next_by_age(head, head.url_missing_since or math.inf, MIN_POLL_SECONDS)
 
     def _counts_from(self, export: Export) -> float:
-        """From when the time-out counts: creation, or completion of the export before it.
+        """When the time-out starts: at creation, or when the export before it completed, if later.
 
-        That is the window before, and for a retry also the one created before, for which it may
-        have to wait; but no longer than for one time-out.
+        The one before is that of the previous window and, for a retry, also the one created just
+        before it, which Cometly may process first. The latter delays the start by at most one
+        time-out.
         """
         moment = max(export.created, self._previous_completed)
         before = export.created_after
@@ -448,12 +434,12 @@ class Exports:
         return moment
 
     def _deadline(self, export: Export) -> float:
-        """When an export counts as failed; never, before it is the one to read next."""
+        """When an export times out; infinite unless it is the next one to read."""
         if export is not self._queue[0] or export.is_completed:
             return math.inf
         return self._counts_from(export) + self._timeout_seconds
 
-    def _warn_of_unknown(self, status: str) -> None:
+    def _warn_about_unknown(self, status: str) -> None:
         if status not in _KNOWN_STATUSES and not self._warned_of_status:
             self._warned_of_status = True
             logger.warning("Unknown export status %.100r; treating it as processing", status)
@@ -478,14 +464,14 @@ class Exports:
             self._queue[place : place + 1] = [Export(half) for half in halves]
         elif place == 0:
             message = (
-                f"{export}: {failure}; {retried}run the tap again later, and if it fails again "
+                f"{export}: {failure}; {retried}rerun the tap later, and if it fails again "
                 "contact Cometly's support."
             )
             raise ExportError(message)
-        # Else it fails again when it is the next to read: the windows before it come first.
+        # Else it fails the run when it is the next to read, after the windows before it.
 
-    def _check_all(self) -> None:
-        """Poll all exports at once that may have failed too."""
+    def _check_all_soon(self) -> None:
+        """Have all exports polled without delay, as they may have failed too."""
         for export in self._in_flight():
             export.needs_check = not export.is_completed
 
@@ -495,7 +481,7 @@ def _next_other_poll(export: Export) -> float:
 
 
 def _next_by_age(export: Export, since: float, min_seconds: float) -> float:
-    """When to poll an export again: after a part of its age, within bounds."""
+    """When to poll an export again: after a share of its age, within bounds."""
     if export.polled is None:
         return export.created + FIRST_POLL_SECONDS
     pause = (export.polled - since) * POLL_SHARE
@@ -503,7 +489,7 @@ def _next_by_age(export: Export, since: float, min_seconds: float) -> float:
 
 
 def _with_message(what: str, message: str | None) -> str:
-    return f'{what}, Cometly says "{message}"' if message else what
+    return f'{what}: "{message}"' if message else what
 
 
 @contextmanager
@@ -516,5 +502,5 @@ def error_context(export: Export) -> Iterator[None]:
     try:
         yield
     except (CometlyError, FileError, LineError) as error:
-        message = f"{export}: {str(error).rstrip('.')}."
+        message = f"{export}: {error}."
         raise ExportError(message) from None

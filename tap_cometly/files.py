@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tap_cometly.errors import FileError, LineError, UrlRefused
 from tap_cometly.transport import (
     INTERRUPTED,
-    PATIENCE_SECONDS,
+    MAX_RETRY_SECONDS,
     READ_BYTES,
     READ_TIMEOUT_SECONDS,
     Backoff,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tap_cometly.times import Clock
 
 fast_zlib: ModuleType = zlib
-with contextlib.suppress(ImportError):  # no wheel for this machine
+with contextlib.suppress(ImportError):  # no wheel for this platform
     from isal import isal_zlib as fast_zlib
 
 MAX_REFUSALS = 3
@@ -49,10 +49,10 @@ _REFUSAL_SECONDS = 5
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A contact has a few hundred bytes; longer lines would use too much memory."""
 BLOCK_BYTES = 64 * 1024
-"""Decompressed bytes in a block: larger ones leave the processor's cache and are slower."""
+"""Decompressed bytes in a block: larger ones do not fit the CPU cache and are slower."""
 _ABOUT_THE_FILE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_FORMAT = 31  # for zlib: with gzip's header and trailer
+_GZIP_WBITS = 31  # for zlib: with gzip's header and trailer
 
 logger = logging.getLogger("tap-cometly")
 
@@ -81,8 +81,7 @@ class Storage:
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
         zlib_module: ModuleType = fast_zlib,
     ) -> None:
-        """Connect to nothing yet."""
-        # Identity, as nothing on the way should compress what is already compressed.
+        # The file is already compressed: ask for no Content-Encoding.
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._clock = clock
         self._read_timeout = read_timeout_seconds
@@ -176,32 +175,28 @@ def _join(rest: bytearray, end: bytes) -> bytes:
 
 
 def _decompress(stored: Iterator[bytes], size: int, zlib_module: ModuleType) -> Iterator[bytes]:
-    """Decompress the members of a gzip file, and check that each is whole.
+    """Decompress the members of a gzip file, and check that each is complete.
 
     Yields:
         Up to `size` bytes.
     """
     data = next(stored)
     while data:
-        member = zlib_module.decompressobj(_GZIP_FORMAT)
+        member = zlib_module.decompressobj(_GZIP_WBITS)
         while not member.eof:
             try:
                 chunk = member.decompress(data, size)
             except (zlib.error, zlib_module.error):
-                message = (
-                    "its file is damaged: invalid gzip data or a wrong checksum; rerun, and if it "
-                    "happens again, contact Cometly's support about this export"
-                )
-                raise FileError(message) from None
+                why = "is damaged: invalid gzip data or a wrong checksum"
+                raise _damaged(why) from None
             data = member.unconsumed_tail
             if chunk:
                 yield chunk
-            elif not (data or member.eof or (data := next(stored, b""))):
-                message = (
-                    "its file ends early: truncated gzip data; rerun, and if it happens "
-                    "again, contact Cometly's support about this export"
-                )
-                raise FileError(message)
+            elif not data and not member.eof:
+                data = next(stored, b"")
+                if not data:
+                    why = "ends early: truncated gzip data"
+                    raise _damaged(why)
         data = _next_member(member.unused_data, stored)
 
 
@@ -211,12 +206,16 @@ def _next_member(data: bytes, stored: Iterator[bytes]) -> bytes:
     while len(data := data.lstrip(b"\0")) < len(_GZIP_MAGIC) and (chunk := next(stored, b"")):
         data += chunk
     if not _GZIP_MAGIC.startswith(data[:2]):
-        message = (
-            "its file is damaged: extra data after the end of the gzip data; rerun, and if it "
-            "happens again, contact Cometly's support about this export"
-        )
-        raise FileError(message)
+        why = "is damaged: extra data after the end of the gzip data"
+        raise _damaged(why)
     return data
+
+
+def _damaged(why: str) -> FileError:
+    return FileError(
+        f"its file {why}; rerun the tap, and if it happens again, contact Cometly's support about "
+        "this export"
+    )
 
 
 class Download:
@@ -235,13 +234,13 @@ class Download:
         fresh_url: Callable[[], str],
         clock: Clock,
     ) -> None:
-        """Connect to nothing yet.
+        """Prepare a download.
 
         Args:
             get: Requests a URL once, with headers.
             url: Presigned URL.
             fresh_url: Returns another URL of the same file when one is refused.
-            clock: For pauses.
+            clock: For delays.
         """
         self._get = get
         self._url = url
@@ -273,13 +272,14 @@ class Download:
             else:
                 if not chunk:
                     return
-                self._is_gzip |= not self._position and chunk.startswith(_GZIP_MAGIC)
+                if not self._position:
+                    self._is_gzip = chunk.startswith(_GZIP_MAGIC)
                 self._position += len(chunk)
                 self._checksum = zlib.crc32(chunk, self._checksum)
                 self._backoff = None
                 yield chunk
                 continue
-            # Not in the `except` clause: what is raised from here on has no URL in its context.
+            # Outside the `except` clause, so that errors raised here have no URL in their context.
             self.close()
             self._wait(failure)
 
@@ -345,18 +345,17 @@ class Download:
             self._length = self._position
             return
         if _is_refusal(status):
-            message = (
+            reason = (
                 f"its download failed at byte {self._position:,}: the storage refused "
-                f"{MAX_REFUSALS} download URLs in a row, the last with {status}; check the proxy, "
-                "if there is one, then rerun"
+                f"{MAX_REFUSALS} download URLs in a row, the last with {status}"
             )
-            raise UrlRefused(message)
+            raise UrlRefused(reason)
         is_rest = status == HTTPStatus.PARTIAL_CONTENT and self._position > 0
         if status != HTTPStatus.OK and not is_rest:
             redirect = ", a redirect, which the tap does not follow" if 300 <= status < 400 else ""  # noqa: PLR2004
             message = (
                 f"its download failed: the storage responded {status}{redirect}; "
-                "rerun, and if it happens again, contact Cometly's support"
+                "rerun the tap, and if it happens again, contact Cometly's support"
             )
             raise FileError(message)
         if is_rest and _first_byte(response) != self._position:
@@ -366,7 +365,7 @@ class Download:
             self._skip_known(response)
 
     def _compare(self, length: int | None, etag: str | None) -> None:
-        """Note what the first responses say about the file; later ones must say the same."""
+        """Keep the file's length and ETag from the first responses; later ones must match."""
         if not self._position:
             self._length, self._etag = length, etag
             return
@@ -377,7 +376,7 @@ class Download:
 
     def _skip_known(self, response: requests.Response) -> None:
         """Read past the bytes already read, and make sure that they are the same."""
-        logger.info("Download starts over; skipping the first %d bytes", self._position)
+        logger.info("Downloading again from the start; skipping the first %d bytes", self._position)
         left = self._position
         checksum = 0
         while left:
@@ -390,14 +389,14 @@ class Download:
             raise _changed()
 
     def _wait(self, failure: RequestFailed) -> None:
-        """Pause before the next attempt, or give up."""
+        """Wait before the next attempt, or give up."""
         self._backoff = self._backoff or Backoff(self._clock)
-        delay = self._backoff.next_delay(failure, PATIENCE_SECONDS)
+        delay = self._backoff.next_delay(failure, MAX_RETRY_SECONDS)
         if delay is None:
             explanation = self._backoff.explain(failure, "the network")
             message = f"its download failed at byte {self._position:,}: {explanation}"
             raise FileError(message)
-        message = "Download interrupted at byte %d (%s); resuming in %.1f s"
+        message = "Download failed at byte %d (%s); retrying in %.1f s"
         logger.info(message, self._position, failure, delay)
         self._clock.sleep(delay)
 
@@ -425,5 +424,5 @@ def _first_byte(response: requests.Response) -> int | None:
 def _changed() -> FileError:
     return FileError(
         "its file changed during the download, so what was read may be from two different files; "
-        "rerun"
+        "rerun the tap"
     )

@@ -29,7 +29,7 @@ def describe_map_failure(
         config: The settings.
         stream: The stream's name.
         schema: Its JSON Schema.
-        error: What the SDK raised; its text may quote a contact, so only its kind is shown.
+        error: What the SDK raised. Its message may quote the record, if there is one.
         record: The record that failed; None if the maps could not even be set up.
 
     Returns:

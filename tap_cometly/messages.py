@@ -27,10 +27,10 @@ class MessageWriter(MsgSpecWriter):
     """
 
     def __init__(self, stop: StopRequest) -> None:
-        """Start with an empty buffer.
+        """Prepare to write.
 
         Args:
-            stop: Defers signals while something is written.
+            stop: Defers signals during writes.
         """
         self._stop = stop
         self._buffer = bytearray()
@@ -76,7 +76,7 @@ def _write_all(lines: bytes) -> None:
             rest = rest[written or 0 :]
     except BrokenPipeError:
         message = (
-            "The target closed the pipe before the range was complete; check its log, then run "
-            "the tap again from the target's last state."
+            "The target closed the pipe before the range was complete; check its log, then rerun "
+            "the tap from the target's last state."
         )
         raise TapError(message) from None

@@ -1,4 +1,4 @@
-"""How far a sync is, as log lines."""
+"""Log lines about the progress of a sync."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _ENOUGH_SHARE = 0.1
 _ENOUGH_WINDOWS = 5
 """The time left is estimated after a tenth of the range or five windows, whichever is first."""
-_FORGETTING = 0.9
-"""Each window counts for the estimate this much of the one after it."""
+_DECAY = 0.9
+"""Weight of a window in the estimate, relative to the one after it."""
 
 
 class Progress:
-    """Reports after each window how far the sync is."""
+    """Describes, after each window, the progress of a sync."""
 
     def __init__(self, start: datetime, end: datetime, zone: tzinfo, began: float) -> None:
         """Start at the monotonic second `began`; times are shown in the Space's zone."""
@@ -31,7 +31,7 @@ class Progress:
         self._contacts = 0
         self._windows = 0
         self._weighted_seconds = self._weights = 0.0
-        """Of the windows so far; one divided by the other is what a window takes on average."""
+        """Their quotient is the average time of a window."""
 
     def opening(self) -> str:
         """The range, in one line."""
@@ -43,8 +43,8 @@ class Progress:
         self._last_done = now
         self._contacts += contacts
         self._windows += 1
-        self._weighted_seconds = self._weighted_seconds * _FORGETTING + seconds
-        self._weights = self._weights * _FORGETTING + 1
+        self._weighted_seconds = self._weighted_seconds * _DECAY + seconds
+        self._weights = self._weights * _DECAY + 1
         share = (window.end - self._start) / (self._end - self._start)
         return (
             f"{self._span(window.start, window.end)} | {contacts:>9,} {_noun(contacts):<8} | "
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
     if whole < 2 * MINUTE_SECONDS:
         return f"{whole} s"
     if whole < HOUR_SECONDS:
-        return f"{round(whole / MINUTE_SECONDS)} min"
+        return f"{whole // MINUTE_SECONDS} min"
     if whole < DAY_SECONDS:
         return f"{whole // HOUR_SECONDS} h {whole % HOUR_SECONDS // MINUTE_SECONDS:02} min"
     return f"{whole // DAY_SECONDS} d {whole % DAY_SECONDS // HOUR_SECONDS:02} h"

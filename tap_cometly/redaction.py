@@ -1,7 +1,7 @@
 """Keeps the API key and the queries of presigned URLs out of logs and errors.
 
 Libraries log URLs (urllib3 at DEBUG) and put them in exceptions, and Cometly may quote them. So
-every log record is cleaned when it is made, and every error before it is shown.
+every log record is cleaned when it is created, and every error before it is shown.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ _MIN_VALUE_LENGTH = 16  # 64 bits in hex; shorter ones are words and numbers rat
 
 
 class Redactor:
-    """Knows the secrets of a run and hides them in texts."""
+    """Knows the secrets of a run and hides them in text."""
 
     def __init__(self) -> None:
-        """Know no secret yet."""
         self._keys: dict[str, re.Pattern[str]] = {}
         self._urls: deque[re.Pattern[str]] = deque(maxlen=_MAX_URLS)
 
     def hide_key(self, api_key: str) -> None:
         """Hide an API key from now on."""
-        self._keys[api_key] = _hiding(_spellings(api_key.encode()))
+        self._keys[api_key] = _secret_pattern(_encodings(api_key.encode()))
 
     def hide_url(self, url: str) -> None:
         """Hide a URL's query and each long value in it from now on."""
         query = url.partition("?")[2].partition("#")[0]
         values = [unquote_to_bytes(part.partition("=")[2]) for part in query.split("&")]
-        secrets = [value for value in values if len(value) >= _MIN_VALUE_LENGTH]
         if len(query) >= _MIN_QUERY_LENGTH:
-            secrets.insert(0, unquote_to_bytes(query))
-            self._urls.append(_hiding(*map(_spellings, secrets)))
+            long_values = [value for value in values if len(value) >= _MIN_VALUE_LENGTH]
+            secrets = [unquote_to_bytes(query), *long_values]
+            self._urls.append(_secret_pattern(*map(_encodings, secrets)))
 
     def clean(self, text: str) -> str:
-        """A text with `[hidden]` for every secret in it."""
+        """The text with every secret replaced by `[hidden]`."""
         # Keys last: a query may hold one.
         for secret in (*self._urls, _PRESIGNED, *self._keys.values()):
             text = secret.sub(HIDDEN, text)
@@ -65,13 +64,13 @@ class Redactor:
                 record.exc_info = None
 
 
-def _hiding(*secrets: str) -> re.Pattern[str]:
-    """A pattern for secrets, given as patterns; it leaves what is already hidden in one piece."""
+def _secret_pattern(*secrets: str) -> re.Pattern[str]:
+    """A pattern for any of these patterns, and for `[hidden]`, so that this stays as it is."""
     return re.compile("|".join((re.escape(HIDDEN), *secrets)), re.IGNORECASE)
 
 
-def _spellings(secret: bytes) -> str:
-    """A pattern for a text as it is, percent-encoded (once or more), or escaped as in JSON."""
+def _encodings(secret: bytes) -> str:
+    """A pattern for a secret as it is, percent-encoded (once or more), or escaped as in JSON."""
     return "".join(
         chr(byte)
         if chr(byte).isascii() and chr(byte).isalnum()
@@ -80,7 +79,7 @@ def _spellings(secret: bytes) -> str:
     )
 
 
-_PRESIGNED = _hiding(
+_PRESIGNED = _secret_pattern(
     r"""(?<=\?)[^\s"'<>]*?(?:X-Amz-|AWSAccessKeyId|Signature|Expires)[^\s"'<>]*""",
     r"""X-Amz-[\w-]+(?:=|%(?:25)*3D|\\+u003d)[^\s"'<>&]+""",
 )
@@ -89,17 +88,17 @@ _PRESIGNED = _hiding(
 def _chain(error: BaseException) -> list[BaseException]:
     """An error and all that led to it: structured logs show more of it than a traceback."""
     chain = [error]
-    for one in chain:  # grows meanwhile
+    for one in chain:  # the list grows during the loop
         causes = (one.__cause__, one.__context__)
         chain += [cause for cause in causes if cause is not None and cause not in chain]
     return chain
 
 
-REDACTOR = Redactor()  # one a process, as logging is global
+REDACTOR = Redactor()  # one per process, as logging is global
 
 
 def clean_all_logs() -> None:
-    """Clean every log record of this process when it is made."""
+    """Clean every log record of this process when it is created."""
     make_record = logging.getLogRecordFactory()
     if getattr(make_record, "cleans", False):
         return

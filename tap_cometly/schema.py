@@ -24,23 +24,19 @@ _KEYS = ("id", REPLICATION_KEY)
 
 
 def contacts_schema(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The stream's schema under some settings, which may be invalid.
+    """The stream's schema for settings that may be invalid.
 
     Returns:
         `schemas/contacts.json` without the optional fields whose setting is off, and without
         `$schema`, as some targets accept draft 4 only.
     """
-    schema = json.loads((_directory() / "contacts.json").read_text(encoding="utf-8"))
-    properties = {
-        name: definition
-        for name, definition in schema["properties"].items()
-        if name not in OPTIONAL_FIELDS or config.get(OPTIONAL_FIELDS[name]) is True
-    }
-    return {
-        key: properties if key == "properties" else value
-        for key, value in schema.items()
-        if key != "$schema"
-    }
+    text = (_directory() / "contacts.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    del schema["$schema"]
+    for name, setting in OPTIONAL_FIELDS.items():
+        if config.get(setting) is not True:
+            del schema["properties"][name]
+    return schema
 
 
 def _directory() -> Traversable:
@@ -50,7 +46,7 @@ def _directory() -> Traversable:
 
 
 def read_catalog(given: Mapping[str, Any], config: Mapping[str, Any]) -> Catalog:
-    """Read a given catalog, and bring its stream in line with today's settings.
+    """Read a given catalog, and bring its stream in line with the current settings.
 
     Catalogs are made by discovery, kept, and edited by people or Meltano; the settings may have
     changed since.
@@ -64,9 +60,9 @@ def read_catalog(given: Mapping[str, Any], config: Mapping[str, Any]) -> Catalog
         optional fields of the schema.
 
     Raises:
-        TapError: It is not a catalog of this tap, or asks for another replication.
+        TapError: It is not a catalog of this tap, or asks for another replication method or key.
     """
-    schema, entry = contacts_schema(config), None
+    schema = contacts_schema(config)
     try:
         catalog = Catalog.from_dict(_with_schemas(given, schema))
         entry = catalog.get_stream(STREAM)
@@ -76,7 +72,7 @@ def read_catalog(given: Mapping[str, Any], config: Mapping[str, Any]) -> Catalog
         entry = None
     if entry is None:
         message = (
-            f"The file of --catalog has no usable stream '{STREAM}'; create one with --discover, "
+            f"The --catalog file has no usable stream '{STREAM}'; create one with --discover, "
             "or leave --catalog out."
         )
         raise TapError(message)
@@ -94,9 +90,9 @@ def _with_schemas(given: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[s
 
 
 def _metadata(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The stream's own metadata, where Singer's specification has users set replication.
+    """The stream's metadata, where the Singer specification has users choose the replication.
 
-    The SDK reads the entry itself first, where discovery wrote its suggestion.
+    The SDK prefers the values of the entry itself, which are those of discovery.
     """
     for entry in given["streams"]:
         if STREAM in (entry.get("tap_stream_id"), entry.get("stream")):
@@ -114,14 +110,13 @@ def _set_replication(entry: CatalogEntry, metadata: Mapping[str, Any]) -> None:
         or REPLICATION_INCREMENTAL
     )
     method = str(method).upper()
-    keys = (metadata.get("replication-key"), entry.replication_key)
     if method not in (REPLICATION_INCREMENTAL, REPLICATION_FULL_TABLE):
         message = (
             f"The catalog asks for the replication method '{method}' for '{STREAM}'; it must be "
             f"{REPLICATION_INCREMENTAL} or {REPLICATION_FULL_TABLE}."
         )
         raise TapError(message)
-    for key in keys:
+    for key in (metadata.get("replication-key"), entry.replication_key):
         if key not in (None, REPLICATION_KEY):
             message = (
                 f"The catalog asks for the replication key '{key}' for '{STREAM}'; it must be "
@@ -132,16 +127,17 @@ def _set_replication(entry: CatalogEntry, metadata: Mapping[str, Any]) -> None:
 
 
 def _follow_settings(entry: CatalogEntry, schema: Mapping[str, Any]) -> None:
-    entry.schema.schema = None  # `$schema`
+    entry.schema.schema = None  # no `$schema`: see contacts_schema
     fields: dict[str, Schema] = entry.schema.properties or {}
     for name in (*_KEYS, *OPTIONAL_FIELDS):
         breadcrumb = ("properties", name)
         if name not in schema["properties"]:
             fields.pop(name, None)
             entry.metadata.pop(breadcrumb, None)
+            continue
+        if name in _KEYS:  # always selected, whatever the catalog says
+            entry.metadata[breadcrumb] = Metadata(inclusion=Metadata.InclusionType.AUTOMATIC)
         elif name not in fields:
+            entry.metadata[breadcrumb] = Metadata(inclusion=Metadata.InclusionType.AVAILABLE)
+        if name not in fields:
             fields[name] = Schema.from_dict(schema["properties"][name])
-            inclusion = Metadata.InclusionType.AVAILABLE
-            if name in _KEYS:  # required, even if the catalog leaves them out
-                inclusion = Metadata.InclusionType.AUTOMATIC
-            entry.metadata[breadcrumb] = Metadata(inclusion=inclusion)

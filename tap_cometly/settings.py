@@ -18,9 +18,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from jsonschema import Draft202012Validator
 
-from tap_cometly.errors import MissingSettingError, SettingError
+from tap_cometly.errors import MissingSettingError, SettingError, TapError
 from tap_cometly.redaction import HIDDEN
-from tap_cometly.times import DAY_SECONDS, MINUTE_SECONDS, read_instant
+from tap_cometly.times import (
+    DAY_SECONDS,
+    LONGER_THAN_ANY_RANGE_SECONDS,
+    MINUTE_SECONDS,
+    format_utc,
+    read_instant,
+)
 from tap_cometly.transport import is_possible_host, is_safe_url
 
 if TYPE_CHECKING:
@@ -34,29 +40,28 @@ DEFAULT_TIMEZONE = "UTC"
 DEFAULT_LOOKBACK_DAYS = 1
 DEFAULT_MAX_CONCURRENT_EXPORTS = 25
 DEFAULT_EXPORT_TIMEOUT_MINUTES = 30
-MOST_CONCURRENT_EXPORTS = 25
+MAX_CONCURRENT_EXPORTS = 25
 OPTIONAL_FIELDS = {
     "comet_tokens": "include_comet_tokens",
     "emails": "include_all_emails",
 }
-"""Fields that contacts have when their setting is on; the option of an export has its name."""
+"""Optional fields, and the setting that adds each; the API's option has the setting's name."""
 
 ENVIRONMENT_PREFIX = "TAP_COMETLY_"
-_OTHER_VARIABLES = ("TAP_COMETLY_LOGLEVEL", "TAP_COMETLY_PIP_URL", "TAP_COMETLY__")
+_OTHER_VARIABLES = ("TAP_COMETLY_LOGLEVEL", "TAP_COMETLY_PIP_URL")
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _NOT_A_ZONE = ("localtime", "posix", "right/")
-"""Files beside the zones on many machines: the local zone, copies, zones with leap seconds."""
+"""Files among the zones that are not zone names: the local zone, copies, leap-second zones."""
 _FIRST_YEAR = 1900
-_LONGER_THAN_ANY_RANGE_SECONDS = 300 * 366 * DAY_SECONDS
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HEADER_TEXT = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 _DATE = "a date like 2024-01-15 or 2024-01-15T00:00:00Z, from 1900 on"
 _ZONE = "an IANA time zone name like America/New_York"
-_URL = "an https URL, or http for localhost, 127.0.0.1 or ::1, without user info and query"
+_URL = "an https URL, or http for localhost, 127.0.0.1 or ::1, without user info or a query"
 _WINDOW_DAYS = "a number of days, at least one minute (0.000695)"
 _SENTENCES = {
     "start_date": _DATE,
@@ -75,7 +80,7 @@ _KINDS = {
 }
 
 _ELSE: dict[str, Any] = {"properties": {"__else__": {"enum": ["__NULL__", None]}}}
-"""Checked before the SDK's own schema, which is malformed here and fails on other values."""
+"""The SDK's schema for `__else__` is malformed and crashes on invalid values: checked first."""
 _SDK_RULES: dict[str, Any] = {
     "properties": {
         "stream_maps": {**_ELSE, "additionalProperties": _ELSE},
@@ -151,7 +156,7 @@ class Settings:
 
     @classmethod
     def read(cls, config: Mapping[str, Any], *, default_user_agent: str) -> Settings:
-        """Convert settings that their schema accepts.
+        """Convert settings that passed the check against their schema.
 
         Args:
             config: The settings as JSON values, without nulls.
@@ -190,14 +195,14 @@ def from_environment(schema: Mapping[str, Any], environment: Mapping[str, str]) 
     """Settings from environment variables; an empty variable counts as not set.
 
     Args:
-        schema: The settings' JSON Schema, which tells how to read a variable's text.
+        schema: The settings' JSON Schema; it decides how each variable is parsed.
         environment: The variables.
 
     Returns:
-        The settings. A text that cannot be read stays text, which the schema rejects.
+        The settings. A value that cannot be parsed stays a string, which the schema rejects.
 
     Raises:
-        SettingError: A variable for an object is not JSON.
+        SettingError: A variable that must hold a JSON object is not JSON.
     """
     return {
         name: _parsed(name, text, definition.get("type", ()))
@@ -213,39 +218,37 @@ def _parsed(name: str, text: str, types: Iterable[str]) -> Any:  # noqa: ANN401 
         return _BOOLEANS.get(text.lower(), text)
     try:
         return float(text) if "number" in types else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         if "integer" in types or "number" in types:
             return text
-        raise SettingError(name, HIDDEN, "JSON in the environment variable") from None
+        raise SettingError(
+            name, HIDDEN, "valid JSON if it is set as an environment variable"
+        ) from None
 
 
-def warn_of_unknown(
+def warn_about_unknown(
     config: Mapping[str, Any], environment: Mapping[str, str], schema: Mapping[str, Any]
 ) -> None:
-    """Log a warning for each unknown setting and `TAP_COMETLY_*` variable, but not its value."""
+    """Log a warning for each unknown setting and `TAP_COMETLY_*` variable, without its value."""
     names = sorted(schema["properties"])
     for name in sorted(config.keys() - names):
         logger.warning("Ignoring the unknown setting '%s'%s", name, _suggestion(name, names))
     variables = [ENVIRONMENT_PREFIX + name.upper() for name in names]
-    nested = tuple(  # Meltano: "batch_config.storage.root"
+    nested = [  # Meltano: "batch_config.storage.root"
         f"{ENVIRONMENT_PREFIX}{name.upper()}_"
         for name in names
         if "object" in schema["properties"][name].get("type", ())
-    )
+    ]
+    known = {*variables, *_OTHER_VARIABLES}
+    prefixes = ("TAP_COMETLY__", *nested)  # Meltano's extras: `TAP_COMETLY__SELECT`
     for name in sorted(environment):
-        known = name in variables or name in _OTHER_VARIABLES or name.startswith(nested)
-        # Meltano's extras, such as `_select`, begin with one more underscore.
-        if (
-            name.startswith(ENVIRONMENT_PREFIX)
-            and not name.startswith("TAP_COMETLY__")
-            and not known
-        ):
+        if name.startswith(ENVIRONMENT_PREFIX) and not (name in known or name.startswith(prefixes)):
             suggestion = _suggestion(name, variables)
             logger.warning("Ignoring the unknown environment variable '%s'%s", name, suggestion)
 
 
-def warn_of_future_start(config: Mapping[str, Any], now: datetime) -> None:
-    """Log a warning if `start_date` is after this moment; invalid settings are not judged here."""
+def warn_about_future_start(config: Mapping[str, Any], now: datetime) -> None:
+    """Log a warning if `start_date` is in the future; invalid settings are rejected elsewhere."""
     zone, start = config.get("timezone", DEFAULT_TIMEZONE), config.get("start_date")
     if not isinstance(zone, str) or not isinstance(start, str):
         return
@@ -254,7 +257,7 @@ def warn_of_future_start(config: Mapping[str, Any], now: datetime) -> None:
     except SettingError:
         return
     if instant is not None and instant > now:
-        logger.warning("The start_date is in the future: %s", instant.isoformat())
+        logger.warning("The start_date is in the future: %s", format_utc(instant))
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
@@ -263,7 +266,7 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def check_against_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Check the settings, the SDK's too, against what their JSON Schemas say.
+    """Validate the settings, the SDK's own too, against their JSON Schemas.
 
     Args:
         config: The settings as JSON values, without nulls.
@@ -277,7 +280,7 @@ def check_against_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -
             raise _setting_error(error, schema)
 
 
-def _setting_error(error: ValidationError, schema: Mapping[str, Any]) -> Exception:
+def _setting_error(error: ValidationError, schema: Mapping[str, Any]) -> TapError:
     path = [str(part) for part in error.absolute_path]
     rules: Any = error.schema
     if error.validator == "required":
@@ -305,10 +308,10 @@ def _allowed(name: str, definition: Mapping[str, Any]) -> str:
     if name in _SENTENCES:
         return _SENTENCES[name]
     if "enum" in definition:
-        return "one of " + ", ".join(str(value) for value in definition["enum"] if value)
+        return " or ".join(str(value) for value in definition["enum"] if value)
     types = definition.get("type", "")
     kind = next((t for t in ([types] if isinstance(types, str) else types) if t != "null"), "")
-    return _KINDS.get(kind, "as the Singer SDK documents it") + _bounds(definition)
+    return _KINDS.get(kind, "a value that the Singer SDK documents") + _bounds(definition)
 
 
 def _bounds(definition: Mapping[str, Any]) -> str:
@@ -335,7 +338,7 @@ def read_timezone(name: str) -> tzinfo:
     zones = [zone for zone in available_timezones() if not zone.startswith(_NOT_A_ZONE)]
     closest = [zone for zone in zones if zone.lower() == name.lower()]
     closest = closest or difflib.get_close_matches(name, zones, 1, cutoff=0.8)
-    raise SettingError("timezone", name, f"{_ZONE}" + (f"; try {closest[0]}" if closest else ""))
+    raise SettingError("timezone", name, _ZONE + (f"; try {closest[0]}" if closest else ""))
 
 
 def _api_key(config: Mapping[str, Any]) -> str:
@@ -357,7 +360,7 @@ def _date(config: Mapping[str, Any], name: str, zone: tzinfo) -> datetime | None
 
 
 def _finite(config: Mapping[str, Any], name: str, default: float) -> float:
-    """A number; the SDK reads fractions in JSON as `Decimal`, and JSON may hold NaN."""
+    """A finite number: JSON may hold NaN, the SDK may pass a `Decimal`."""
     value = config.get(name, default)
     try:
         number = float(value)
@@ -371,11 +374,11 @@ def _finite(config: Mapping[str, Any], name: str, default: float) -> float:
 def _window_seconds(config: Mapping[str, Any]) -> float | None:
     if "window_days" not in config:
         return None
-    # To the millisecond: a minute is not a finite decimal fraction of a day.
+    # Rounded to milliseconds: in days, a minute has no exact decimal form.
     seconds = round(_finite(config, "window_days", 0) * DAY_SECONDS, 3)
     if seconds < MINUTE_SECONDS:
         raise SettingError("window_days", config["window_days"], _WINDOW_DAYS)
-    return min(seconds, _LONGER_THAN_ANY_RANGE_SECONDS)
+    return min(seconds, LONGER_THAN_ANY_RANGE_SECONDS)
 
 
 def _api_url(config: Mapping[str, Any]) -> str:

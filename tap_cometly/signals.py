@@ -1,7 +1,7 @@
 """Signals: each ends the run soon, but never in the middle of a write.
 
 Python runs a signal handler between any two bytecodes. The handler raises `Stopped`, except while
-something is written: then the signal is noted, and `Stopped` is raised when the write is done.
+something is written: then the signal is recorded, and `Stopped` is raised when the write is done.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class Stopped(BaseException):
     """A signal ends the run. Not an `Exception`, so that no error handling catches it."""
 
     def __init__(self, signum: int) -> None:
-        """Keep the signal's number."""
         super().__init__(signum)
         self.exit_code = 128 + signum  # as shells report a process that a signal ended
 
@@ -34,8 +33,8 @@ class Stopped(BaseException):
         """One sentence for the user."""
         name = signal.Signals(self.args[0]).name
         return (
-            f"Stopped by {name} before the range was complete; run the tap again from the "
-            "target's last state, and no contact is missed."
+            f"Stopped by {name} before the range was complete; rerun the tap from the "
+            "target's last state: no contact will be missed."
         )
 
 
@@ -47,7 +46,6 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        """Start without a signal."""
         self._signum: int | None = None
         self._deferring = False
 
@@ -65,7 +63,7 @@ class StopRequest:
                 signal.signal(signum, self.handle)
 
     def handle(self, signum: int, frame: FrameType | None = None) -> None:  # noqa: ARG002
-        """Note a signal, and end the run unless something is being written.
+        """Record a signal, and end the run unless something is being written.
 
         A second SIGINT or SIGTERM ends the process at once.
 
@@ -123,7 +121,7 @@ def blocked() -> Iterator[None]:
 
 
 def _ignore_unraisable(_: object) -> None:
-    """Print no "Exception ignored in …": what the signal interrupts may be half built."""
+    """Print no "Exception ignored in …": the signal may interrupt the making of an object."""
 
 
 STOP = StopRequest()

@@ -9,7 +9,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from singer_sdk.streams._state import StreamStateManager  # the class of a public property
+from singer_sdk.streams._state import StreamStateManager  # of the public Stream.state_manager
 from typing_extensions import override
 
 from tap_cometly.errors import SettingError, TapError
@@ -34,7 +34,7 @@ def read_state(given: Mapping[str, Any]) -> dict[str, Any]:
         The state without `partitions` and `progress_markers`, which the stream does not have.
 
     Raises:
-        TapError: It is not a Singer state, or its part for the stream has another shape.
+        TapError: It is not a Singer state, or its entry for the stream is malformed.
     """
     if set(given) == {"singer_state"} and isinstance(given["singer_state"], dict):
         given = given["singer_state"]
@@ -43,7 +43,7 @@ def read_state(given: Mapping[str, Any]) -> dict[str, Any]:
     bookmarks = given.get("bookmarks")
     if not isinstance(bookmarks, dict) or not isinstance(bookmarks.get(STREAM, {}), dict):
         message = (
-            "The file of --state is not a Singer state; pass the value of a STATE line, "
+            "The --state file is not a Singer state; pass the value of a STATE line, "
             'like {"bookmarks": {"contacts": {…}}}, or leave --state out.'
         )
         raise TapError(message)
@@ -74,7 +74,7 @@ class WindowStateManager(StreamStateManager):
 
     @property
     def is_flushed(self) -> bool:
-        """Always: so the SDK writes no STATE line in the middle of a window."""
+        """Always true, so that the SDK writes no STATE line in the middle of a window."""
         return True
 
     @is_flushed.setter
@@ -89,7 +89,7 @@ class WindowStateManager(StreamStateManager):
         """
         entry = self.tap_state.get("bookmarks", {}).get(self.stream_name, {})
         value = entry.get("replication_key_value")
-        key = entry.get("replication_key", REPLICATION_KEY)
+        key = entry.get("replication_key") or REPLICATION_KEY
         if value is None:
             return
         if key != REPLICATION_KEY:

@@ -88,7 +88,7 @@ class ContactsStream(Stream):
     # Windows, and the bookmark.
 
     def _windows(self) -> Iterator[tuple[Window, Iterator[list[Struct]]]]:
-        """The windows and their contacts; asking for the next one finishes the last one."""
+        """Windows and their contacts; asking for the next window finishes the one before."""
         assert self._settings  # noqa: S101 - only discovery has none
         bookmark = self._state.bookmark if self.is_incremental else None
         windows = windows_of_contacts(self._settings, bookmark, self._reader, self._clock)
@@ -122,15 +122,15 @@ class ContactsStream(Stream):
 
     @override
     def get_records(self, context: Context | None) -> Iterator[dict[str, Any]]:
-        """The contacts for the SDK's own loop; none if they can be written in blocks.
+        """Write contacts in blocks if possible, else hand them to the SDK's loop as records.
 
         Yields:
-            Records.
+            Records; none if they are written here.
         """
         try:
             if self.ABORT_AT_RECORD_COUNT == 1:  # `--test`
                 yield from self._newest_record()
-            elif self._takes_blocks():
+            elif self._can_write_blocks():
                 self._write_blocks()
             else:
                 for window, contacts in self._windows():
@@ -138,8 +138,8 @@ class ContactsStream(Stream):
         finally:
             self._writer.flush()
 
-    def _takes_blocks(self) -> bool:
-        """Whether nothing asks for single records: no map, limit, version or edited schema."""
+    def _can_write_blocks(self) -> bool:
+        """Whether nothing needs single records: no map, limit, version or edited schema."""
         stream_map, *more_maps = self.stream_maps
         return (
             not more_maps
@@ -148,7 +148,7 @@ class ContactsStream(Stream):
             and not stream_map.flattening_enabled
             and self._schema_is_unedited
             and self.ABORT_AT_RECORD_COUNT is None
-            and not (self.emit_activate_version_messages and not self.is_incremental)
+            and (self.is_incremental or not self.emit_activate_version_messages)
         )
 
     @cached_property
@@ -180,7 +180,7 @@ class ContactsStream(Stream):
 
     @override
     def get_record_counter(self, **kwargs: Any) -> Counter:
-        """One counter a sync, for the SDK's loop and for blocks."""
+        """One counter per sync, for the SDK's loop and for blocks."""
         return self._record_counter
 
     @cached_property
@@ -191,7 +191,7 @@ class ContactsStream(Stream):
     def generate_child_contexts(
         self, record: Record, context: Context | None
     ) -> Iterable[Context | None]:
-        return ()
+        return ()  # the SDK would evaluate a map's filter here too, outside the error handling
 
     @override
     def _generate_record_messages(self, record: Record) -> Generator[RecordMessage, None, None]:
@@ -219,7 +219,7 @@ class ContactsStream(Stream):
 
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> BatchConfig | None:
-        """The batch configuration; none for a test of a few records."""
+        """The batch configuration; none if the number of records is limited, as by `--test`."""
         return None if self.ABORT_AT_RECORD_COUNT is not None else super().get_batch_config(config)
 
     @override
@@ -229,8 +229,7 @@ class ContactsStream(Stream):
         """The contacts in files, each of one window, so that a STATE line may follow any file.
 
         Raises:
-            TapError: Stream maps would make several streams of one, or a file could not be
-                written.
+            TapError: Stream maps split the stream into several, or a file could not be written.
         """
         if len(self.stream_maps) > 1:
             message = (
@@ -259,7 +258,7 @@ class ContactsStream(Stream):
         if batch_config.encoding.format != "jsonl":
             records = chain.from_iterable(self._mapped_records(window, contacts))
             return Batcher(self.tap_name, self.name, batch_config).get_batches(records)
-        if self._takes_blocks():
+        if self._can_write_blocks():
             lines = RecordLines(self.name, self._window_fields(window))
             return write_jsonl(contacts, lines.encode_records, batch_config, name)
         encode = msgspec.json.Encoder(decimal_format="number").encode_lines

@@ -1,4 +1,4 @@
-"""From settings and bookmark to windows of contacts: range, plan, exports, reader, progress."""
+"""Runs a sync: plans windows, exports them, reads their contacts and logs the progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tap_cometly.client import CometlyClient
 from tap_cometly.exports import Exports, error_context
 from tap_cometly.files import Storage
 from tap_cometly.progress import Progress
-from tap_cometly.times import DAY_SECONDS, format_utc
+from tap_cometly.times import LONGER_THAN_ANY_RANGE_SECONDS, format_utc
 from tap_cometly.windows import WindowPlan, sync_range
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tap_cometly.times import Clock
     from tap_cometly.windows import Window
 
-_LONGER_THAN_ANY_STEP_SECONDS = 300 * 366 * DAY_SECONDS
-
 logger = logging.getLogger("tap-cometly")
 
 
@@ -36,7 +34,7 @@ def windows_of_contacts(
     """Export everything from the bookmark, or `start_date`, to the end of the range.
 
     Args:
-        settings: The Space, and from when to when.
+        settings: The Space, and the range.
         bookmark: The end of the last window that an earlier run finished.
         reader: Decodes and checks the contacts.
         clock: Tells the time, and waits.
@@ -82,9 +80,10 @@ def _exports(plan: WindowPlan, settings: Settings, clock: Clock) -> Exports:
 
 def _contacts(export: Export, reader: ContactReader) -> Iterator[list[Struct]]:
     """The contacts of an export's file, in blocks; counts them."""
+    assert export.file  # noqa: S101 - open while the export is handed over
     with error_context(export):
         # By `map`, which drops a block as soon as its contacts are read.
-        for contacts in map(reader.read, export.blocks()):
+        for contacts in map(reader.read, export.file.blocks()):
             export.contacts += len(contacts)
             yield contacts
 
@@ -92,7 +91,7 @@ def _contacts(export: Export, reader: ContactReader) -> Iterator[list[Struct]]:
 def newest_first(
     settings: Settings, reader: ContactReader, clock: Clock
 ) -> Iterator[tuple[Window, Iterator[list[Struct]]]]:
-    """Look for contacts from the end of the range back, in steps that grow tenfold from a day.
+    """Search backwards from the end of the range, in steps of 1, 10, 100 … days.
 
     Yields:
         As `windows_of_contacts`, but newest steps first.
@@ -112,7 +111,7 @@ def newest_first(
         )
         if step is None:
             return
-        plan = WindowPlan(*step, settings.zone, _LONGER_THAN_ANY_STEP_SECONDS)
+        plan = WindowPlan(*step, settings.zone, LONGER_THAN_ANY_RANGE_SECONDS)
         for export in _exports(plan, settings, clock):
             yield export.window, _contacts(export, reader)
         end, days = step[0], days * 10

@@ -1,4 +1,4 @@
-"""`TapCometly`: the settings as Singer and Meltano see them, discovery, and what it is given."""
+"""`TapCometly`: settings for Singer and Meltano, discovery, and the given catalog and state."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from tap_cometly.settings import (
     DEFAULT_LOOKBACK_DAYS,
     DEFAULT_MAX_CONCURRENT_EXPORTS,
     DEFAULT_TIMEZONE,
-    MOST_CONCURRENT_EXPORTS,
+    MAX_CONCURRENT_EXPORTS,
     OPTIONAL_FIELDS,
     Settings,
     check_against_schema,
     from_environment,
-    warn_of_future_start,
-    warn_of_unknown,
+    warn_about_future_start,
+    warn_about_unknown,
 )
 from tap_cometly.signals import StopRequest, blocked
 from tap_cometly.state import read_state
 from tap_cometly.streams import ContactsStream
-from tap_cometly.times import SystemClock
+from tap_cometly.times import SystemClock, format_utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,6 @@ class TapCometly(Tap):
     """Every contact of a Cometly Space, by asynchronous exports."""
 
     name = "tap-cometly"
-    message_writer_class = MessageWriter
     capabilities: ClassVar[list[CapabilitiesEnum]] = [
         TapCapabilities.CATALOG,
         TapCapabilities.STATE,
@@ -84,7 +83,7 @@ class TapCometly(Tap):
             default=DEFAULT_TIMEZONE,
             title="Time zone",
             description=(
-                "IANA name of the Space's time zone, as set in Cometly, which reads export dates "
+                "The Space's time zone, as set in Cometly (IANA name). Cometly reads export dates "
                 "in it."
             ),
         ),
@@ -128,12 +127,12 @@ class TapCometly(Tap):
         ),
         th.Property(
             "max_concurrent_exports",
-            th.IntegerType(minimum=1, maximum=MOST_CONCURRENT_EXPORTS),
+            th.IntegerType(minimum=1, maximum=MAX_CONCURRENT_EXPORTS),
             default=DEFAULT_MAX_CONCURRENT_EXPORTS,
-            title="Exports at a time",
+            title="Maximum concurrent exports",
             description=(
-                "Upper limit on exports that are created and not yet fully read. "
-                f"1 to {MOST_CONCURRENT_EXPORTS}."
+                "Maximum number of exports in flight: created, but not yet fully read. "
+                f"1 to {MAX_CONCURRENT_EXPORTS}."
             ),
         ),
         th.Property(
@@ -161,7 +160,7 @@ class TapCometly(Tap):
         ),
     ).to_dict()
 
-    def __init__(  # noqa: PLR0913 - all by name
+    def __init__(  # noqa: PLR0913 - all keyword-only
         self,
         *,
         config: dict[str, Any] | None = None,
@@ -198,8 +197,8 @@ class TapCometly(Tap):
         if isinstance(api_key := settings.get("api_key"), str) and api_key:
             REDACTOR.hide_key(api_key)
         if validate_config:
-            warn_of_unknown(settings, os.environ, self.config_jsonschema)
-            warn_of_future_start(settings, self._now())
+            warn_about_unknown(settings, os.environ, self.config_jsonschema)
+            warn_about_future_start(settings, self._now())
             check_against_schema(settings, self.config_jsonschema)
             user_agent = f"{self.name}/{self.plugin_version}"
             self._settings = Settings.read(settings, default_user_agent=user_agent)
@@ -247,7 +246,7 @@ class TapCometly(Tap):
                 stream.state_manager.read_bookmark()
                 bookmark = stream.state_manager.bookmark
                 if bookmark is not None and bookmark > self._now():
-                    self.logger.warning("The bookmark is in the future: %s", bookmark.isoformat())
+                    self.logger.warning("The bookmark is in the future: %s", format_utc(bookmark))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.now(), UTC)

@@ -1,6 +1,6 @@
 """Instants and wall-clock times: how they are read, written and converted; and the clock.
 
-An instant is an aware `datetime` in UTC, cut to whole seconds. A wall-clock time is a naive
+An instant is an aware `datetime` in UTC, truncated to whole seconds. A wall-clock time is a naive
 `datetime`: what the clocks of a time zone show.
 """
 
@@ -11,13 +11,16 @@ import time
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Protocol
 
+from typing_extensions import override
+
 SECOND = timedelta(seconds=1)
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
+LONGER_THAN_ANY_RANGE_SECONDS = 300 * 366 * DAY_SECONDS
 
 _EARLIEST, _LATEST = datetime(2, 1, 1), datetime(9998, 12, 31)  # noqa: DTZ001
-"""Dates beyond these are clamped: a year from the calendar's ends, so no offset overflows."""
+"""Dates are clamped to these: a year within `datetime`'s limits, so that no offset overflows."""
 _STARTS_WITH_DATE = re.compile(
     r"(\d{4}-?\d{2}-?\d{2}|\d{4}-?W(?!00)\d{2}-?\d|\d{4}-?\d{3}(?!\d))[^/]*"
 )
@@ -30,25 +33,25 @@ class Clock(Protocol):
         """Unix time in seconds."""
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never set back."""
+        """Seconds since some fixed moment; never goes backwards."""
 
     def sleep(self, seconds: float) -> None:
         """Wait; 0 or less returns at once."""
 
 
-class SystemClock:
+class SystemClock(Clock):
     """The machine's clock."""
 
+    @override
     def now(self) -> float:
-        """Unix time in seconds."""
         return time.time()
 
+    @override
     def monotonic(self) -> float:
-        """Seconds since some fixed moment; never set back."""
         return time.monotonic()
 
+    @override
     def sleep(self, seconds: float) -> None:
-        """Wait; 0 or less returns at once."""
         if seconds > 0:
             time.sleep(seconds)
 
@@ -64,10 +67,10 @@ def read_instant(text: str, zone: tzinfo) -> datetime | None:
     Returns:
         The instant, without fractions of a second; None if the text is anything else.
     """
-    # `pendulum.parse` also knows "now" and intervals, and reads "2024" and "2024-01" as dates.
+    # `pendulum.parse` also accepts "now" and intervals, and reads "2024" and "2024-01" as dates.
     if not _STARTS_WITH_DATE.fullmatch(text):
         return None
-    import pendulum  # noqa: PLC0415 - a fifth of the start-up, and discovery reads no dates
+    import pendulum  # noqa: PLC0415 - a fifth of the start-up time, and discovery reads no dates
 
     try:
         moment: object = pendulum.parse(text, exact=True, tz=None)
@@ -104,11 +107,11 @@ def first_instant(wall: datetime, zone: tzinfo) -> datetime:
         The earlier instant where the time is repeated, the moment of the clock change where it
         is skipped.
     """
-    earlier = _utc(wall.replace(tzinfo=zone, fold=0))
-    if wall_time(earlier, zone) == wall:
-        return earlier
-    # Skipped: fold=0 reads the time with the offset from before the change, so it lies after it.
-    return _clock_change(_utc(wall.replace(tzinfo=zone, fold=1)), earlier, zone)
+    instant = _utc(wall.replace(tzinfo=zone, fold=0))
+    if wall_time(instant, zone) == wall:
+        return instant
+    # Skipped: fold=0 takes the offset from before the clock change, so this instant is after it.
+    return _clock_change(_utc(wall.replace(tzinfo=zone, fold=1)), instant, zone)
 
 
 def midnight(day: date, zone: tzinfo) -> datetime:
@@ -133,7 +136,7 @@ def repeated_stretch(instant: datetime, zone: tzinfo) -> tuple[datetime, datetim
 
 
 def _clock_change(before: datetime, after: datetime, zone: tzinfo) -> datetime:
-    """The first second, after one instant and up to another, at which a new offset applies."""
+    """The first second after `before`, and at the latest `after`, with the new offset."""
     old_offset = before.astimezone(zone).utcoffset()
     low, high = 0, round((after - before).total_seconds())
     while high - low > 1:

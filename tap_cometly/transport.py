@@ -1,4 +1,4 @@
-"""HTTP as the API and the storage both need it: sessions, safe URLs, retries, failures."""
+"""HTTP code for both the API and the storage: sessions, safe URLs, retries, failures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ READ_TIMEOUT_SECONDS = 60
 """A silence of this length in a response counts as a broken connection."""
 READ_BYTES = 64 * 1024
 """The most to read from a connection at a time."""
-PATIENCE_SECONDS = 15 * 60
+MAX_RETRY_SECONDS = 15 * 60
 """How long a request that fails is retried."""
 MAX_RETRY_AFTER_SECONDS = HOUR_SECONDS
 """A server that asks to wait longer ends the run."""
@@ -56,17 +56,16 @@ _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
 class RequestFailed(Exception):  # noqa: N818 - another attempt may succeed
-    """A request got no usable response; the text says why, without any URL.
+    """A request got no usable response; the message says why, without any URL.
 
     Attributes:
         retry_after: For how many seconds the server asks to wait, if it does.
-        is_permanent: Whether waiting cannot help; the text then says what can.
+        is_permanent: Whether waiting cannot help; the message then says what can.
     """
 
     def __init__(
         self, reason: str, retry_after: float | None = None, *, is_permanent: bool = False
     ) -> None:
-        """Say why, and whether and when another attempt helps."""
         super().__init__(reason)
         self.retry_after = retry_after
         self.is_permanent = is_permanent
@@ -76,23 +75,22 @@ class Backoff:
     """Delays between the attempts at a request: random, up to 1, 2, 4 … 60 seconds."""
 
     def __init__(self, clock: Clock) -> None:
-        """Start with the first attempt."""
         self._clock = clock
         self._started = clock.monotonic()
         self._failures = 0
         self._exponential = backoff.expo(max_value=_MAX_DELAY_SECONDS)
         next(self._exponential)
 
-    def next_delay(self, failure: RequestFailed, patience: float) -> float | None:
+    def next_delay(self, failure: RequestFailed, max_seconds: float) -> float | None:
         """Seconds until the next attempt; None if there should be none.
 
         Args:
             failure: Why the last attempt failed. If the server asks to wait, there is another
-                attempt after that, even if no patience is left by then.
-            patience: For how many seconds to try.
+                attempt after that, even if it is then too late for others.
+            max_seconds: How long to keep retrying.
         """
         self._failures += 1
-        left = self._started + patience - self._clock.monotonic()
+        left = self._started + max_seconds - self._clock.monotonic()
         if failure.is_permanent or left <= 0:
             return None
         delay = min(backoff.full_jitter(next(self._exponential)), left)
@@ -103,9 +101,10 @@ class Backoff:
         if failure.is_permanent:
             return str(failure)
         elapsed = self._clock.monotonic() - self._started
+        attempts = "1 attempt" if self._failures == 1 else f"{self._failures} attempts"
         return (
-            f"{failure}; gave up after {self._failures} attempts in {elapsed:,.0f} s; check "
-            f"{check}, then rerun"
+            f"{failure}; gave up after {attempts} in {elapsed:,.0f} s; check {check}, then rerun "
+            "the tap"
         )
 
 
@@ -122,7 +121,7 @@ class HttpSession(requests.Session):
         """Prepare a session.
 
         Args:
-            url_name: What messages call the URL.
+            url_name: How messages refer to the URL.
             headers: Sent with each request.
             auth: Authorizes requests.
             exact_url: The only URL of the session, if it is to be requested byte for byte.
@@ -153,7 +152,7 @@ class HttpSession(requests.Session):
                 allow_redirects=False,
                 **options,
             )
-        # Not every exception of urllib3 is wrapped; a bad proxy URL raises a TypeError.
+        # requests does not wrap all of urllib3's exceptions; a bad proxy URL raises a TypeError.
         except (OSError, TypeError, ValueError, http.client.HTTPException, _Urllib3Error) as error:
             permanent = self._permanent_reason(error, url)
             reason = permanent or describe_failure(error)
@@ -161,14 +160,14 @@ class HttpSession(requests.Session):
 
     @override
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        # Plain http goes to this machine only; a proxy could read the API key.
+        # Plain HTTP is only for localhost; a proxy could read the API key.
         if str(request.url).lower().startswith("http:"):
             kwargs["proxies"] = {}
         return super().send(request, **kwargs)
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:
-        pass
+        pass  # even without following redirects, requests would parse a malformed Location
 
     def _permanent_reason(self, error: Exception, url: str) -> str | None:
         """The wrong setting that made a request fail, if any, and what to do."""
@@ -214,7 +213,7 @@ class _Connection(http.client.HTTPConnection):
 
     @override
     def getresponse(self) -> http.client.HTTPResponse:
-        # The read time-out starts again at every byte, so a head could drip in without end.
+        # The read time-out starts again at every byte, so headers could trickle in forever.
         aborted = threading.Event()
         timer = threading.Timer(2 * (self.timeout or READ_TIMEOUT_SECONDS), self._abort, [aborted])
         timer.daemon = True
@@ -223,7 +222,7 @@ class _Connection(http.client.HTTPConnection):
             return super().getresponse()
         finally:
             timer.cancel()
-            # `http.client` takes the end of a connection for the end of the head.
+            # `http.client` takes a closed connection for the end of the headers.
             if aborted.is_set():
                 raise TimeoutError
 
@@ -236,11 +235,11 @@ class _Connection(http.client.HTTPConnection):
 def _target(url: str) -> str:
     """A URL's path and query as they are written."""
     target = _ORIGIN.sub("", url, count=1).partition("#")[0]
-    return quote("/" + target.removeprefix("/"), safe=_VISIBLE_ASCII)
+    return quote("/" + target.removeprefix("/"), safe=string.punctuation)
 
 
 def no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Leave a request without authorization; with no auth at all, `~/.netrc` is looked up."""
+    """Add no authorization; with `auth=None`, requests would use `~/.netrc`."""
     return request
 
 
@@ -289,7 +288,7 @@ def is_temporary(status: int) -> bool:
 
 
 def failure_of(response: requests.Response, server: str, clock: Clock) -> RequestFailed:
-    """The failure that a response with a temporary status means.
+    """The failure for a response with a temporary status.
 
     Args:
         response: The response.
@@ -297,26 +296,26 @@ def failure_of(response: requests.Response, server: str, clock: Clock) -> Reques
         clock: What an HTTP date in `Retry-After` is compared with.
     """
     reason = f"{server} responded {response.status_code}"
-    seconds = _seconds(response.headers.get("Retry-After", ""), clock.now())
+    seconds = _parse_retry_after(response.headers.get("Retry-After", ""), clock.now())
     if seconds is None or seconds <= MAX_RETRY_AFTER_SECONDS:
         return RequestFailed(reason, seconds)
     moment = datetime.fromtimestamp(min(clock.now() + seconds, _END_OF_TIME), UTC)
-    reason += f" and asks to retry after {format_utc(moment)}; rerun then"
+    reason += f" and asked to retry after {format_utc(moment)}; rerun the tap then"
     return RequestFailed(reason, is_permanent=True)
 
 
 def read_some(
-    response: requests.Response, most: int = READ_BYTES, *, decode: bool = False
+    response: requests.Response, max_bytes: int = READ_BYTES, *, decode: bool = False
 ) -> bytes:
     """The part of a response's body that has arrived; none at its end.
 
-    `read` would wait for all it is asked for, and lose what it has when the connection breaks.
+    `read` would wait for all requested bytes, and discard some if the connection breaks.
 
     Raises:
         RequestFailed: The connection broke.
     """
     try:
-        return response.raw.read1(most, decode_content=decode) or b""
+        return response.raw.read1(max_bytes, decode_content=decode) or b""
     except (OSError, http.client.HTTPException, _Urllib3Error) as error:
         raise RequestFailed(describe_failure(error)) from None
 
@@ -325,7 +324,7 @@ def read_body(response: requests.Response, max_bytes: int, clock: Clock) -> byte
     """A response's body; empty if it is longer than `max_bytes`.
 
     Raises:
-        RequestFailed: The connection broke, or the body drips in too slowly.
+        RequestFailed: The connection broke, or the body arrives too slowly.
     """
     deadline = clock.monotonic() + READ_TIMEOUT_SECONDS
     body = b""
@@ -363,11 +362,10 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), "the TLS connection failed"),
     ((*_FROM_SERVER, urllib3.exceptions.DecodeError), "the response was unreadable"),
 )
-_VISIBLE_ASCII = "".join(sorted(set(string.printable) - set(string.whitespace)))
 
 
 def _is_worth_logging(record: logging.LogRecord) -> bool:
-    """Keep urllib3's warning of a malformed header line, a traceback, out of the log."""
+    """Drop urllib3's warning about malformed headers, which comes with a traceback."""
     return not str(record.msg).startswith("Failed to parse headers")
 
 
@@ -382,7 +380,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _set_variable(names: tuple[str, ...]) -> str | None:
-    """The first of some environment variables that is set."""
+    """The first of these environment variables that is set."""
     return next((name for name in names if os.environ.get(name)), None)
 
 
@@ -396,13 +394,13 @@ def _is_ca_bundle(variable: str) -> bool:
     return True
 
 
-def _seconds(retry_after: str, now: float) -> float | None:
-    """How long `Retry-After` asks to wait: it holds seconds or an HTTP date, or is unusable."""
+def _parse_retry_after(text: str, now: float) -> float | None:
+    """Seconds to wait, from seconds or an HTTP date; None if it is neither."""
     try:
-        seconds = float(retry_after)
+        seconds = float(text)
     except ValueError:
         try:
-            moment = parsedate_to_datetime(retry_after)
+            moment = parsedate_to_datetime(text)
         except (ValueError, OverflowError):
             return None
         # HTTP dates are UTC, also with a missing zone or `-0000`.

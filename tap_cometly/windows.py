@@ -26,8 +26,8 @@ from tap_cometly.times import (
 
 FIRST_WINDOWS = 3
 """This many windows are one day long: enough for a daily run, and safe for a large Space."""
-BLIND_FACTOR = 3
-MAX_BLIND_SECONDS = 10 * DAY_SECONDS
+UNREAD_FACTOR = 3
+MAX_UNREAD_SECONDS = 10 * DAY_SECONDS
 """While no window has been read, each is three times as long as the last, up to ten days."""
 MIN_SECONDS = HOUR_SECONDS
 MAX_SECONDS = 90 * DAY_SECONDS
@@ -36,16 +36,16 @@ MAX_FACTOR = 10
 """The next window is at most this much longer or shorter than the last one read."""
 MIN_AIM = 100_000
 MAX_AIM = 500_000
-"""Contacts in an export. Cometly promises "100,000+ contacts efficiently", so the aim starts low
-and grows as long as exports stay well within their time-out."""
+"""Bounds of the aim: how many contacts an export should have. Cometly promises "100,000+ contacts
+efficiently", so the aim starts low and grows as long as exports stay well within their time-out."""
 SAFE_SHARE = 2 / 3
 """An export should be processed within this share of its time-out."""
 CEILING_WINDOWS = 10
-"""How many windows stay within the ceiling after the first split; twice as many after the next."""
-LIFTING_CONTACTS = 50_000
-"""An export this large shows that the windows' length was not the problem."""
+"""How many windows the ceiling applies to after the first split; doubled with each further one."""
+CEILING_LIFT_CONTACTS = 50_000
+"""An export this large lifts the ceiling: the windows' length was not the problem."""
 SETTLE_DELAY = timedelta(minutes=5)
-"""Contacts created just now may not be exportable yet, so a sync ends this long ago."""
+"""Contacts created just now may not be exportable yet, so a sync ends this long before now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class Window:
     Attributes:
         start: First instant, UTC, whole seconds.
         end: Last instant, UTC, whole seconds; the next window starts at the same second.
-        nominal_seconds: Planned length, in whole days or minutes. The window is shorter where the
-            range ends, and differs where a local midnight or a clock change decides.
+        nominal_seconds: Planned length, in whole days or minutes. The actual length may differ at
+            the end of the range, at local midnights and at clock changes.
     """
 
     start: datetime
@@ -69,7 +69,7 @@ class Window:
         return round((self.end - self.start).total_seconds())
 
 
-def sync_range(  # noqa: PLR0913 - all by name
+def sync_range(  # noqa: PLR0913 - all keyword-only
     *,
     start_date: datetime,
     end_date: datetime | None,
@@ -86,7 +86,7 @@ def sync_range(  # noqa: PLR0913 - all by name
 
     start = start_date
     if bookmark is not None and bookmark > start_date:
-        # Not beyond start_date: a long lookback may reach before the calendar's first year.
+        # Capped near start_date: a long lookback may reach before the calendar's first year.
         days_back = min(lookback_days, (bookmark - start_date) / timedelta(days=1) + 2)
         start = max(start_date, _look_back(bookmark, days_back, zone))
     start = _before_repeated(start, zone)
@@ -128,7 +128,7 @@ class WindowPlan:
         """Plan the next window; None after the last one."""
         if self.is_finished:
             return None
-        nominal = _cut(self._fixed_seconds or self._adaptive_seconds())
+        nominal = _round_down(self._fixed_seconds or self._adaptive_seconds())
         end = min(_window_end(self._next_start, nominal, self._zone), self._end)
         window = Window(self._next_start, end, nominal)
         self._next_start = end
@@ -145,7 +145,7 @@ class WindowPlan:
             timeout_share: The export's processing time, as a share of the time-out.
         """
         self._last_read = window.nominal_seconds, contacts
-        if contacts >= LIFTING_CONTACTS:
+        if contacts >= CEILING_LIFT_CONTACTS:
             self._ceiling_windows_left = 0
         if timeout_share > SAFE_SHARE:
             self._halve_aim()
@@ -177,7 +177,7 @@ class WindowPlan:
         if self._planned < FIRST_WINDOWS:
             length = float(DAY_SECONDS)
         elif self._last_read is None:
-            length = min(self._last_nominal * BLIND_FACTOR, MAX_BLIND_SECONDS)
+            length = min(self._last_nominal * UNREAD_FACTOR, MAX_UNREAD_SECONDS)
         else:
             nominal, contacts = self._last_read
             factor = self._aim / contacts if contacts else MAX_FACTOR
@@ -198,7 +198,7 @@ class WindowPlan:
 
 
 def _look_back(bookmark: datetime, lookback_days: float, zone: tzinfo) -> datetime:
-    """The bookmark itself, or the local midnight at or before (bookmark less lookback)."""
+    """The bookmark itself, or the local midnight at or before bookmark minus lookback."""
     if not lookback_days:
         return bookmark
     part_of_day, whole_days = math.modf(lookback_days)
@@ -208,8 +208,8 @@ def _look_back(bookmark: datetime, lookback_days: float, zone: tzinfo) -> dateti
     return midnight(wall_time(earlier - timedelta(days=part_of_day), zone).date(), zone)
 
 
-def _cut(seconds: float) -> float:
-    """Cut a length to whole days, or to whole minutes if it is less than a day."""
+def _round_down(seconds: float) -> float:
+    """Round a length down to whole days, or to whole minutes if it is less than a day."""
     unit = DAY_SECONDS if seconds >= DAY_SECONDS else MINUTE_SECONDS
     return float(seconds // unit * unit)
 
@@ -225,7 +225,7 @@ def _window_end(start: datetime, nominal_seconds: float, zone: tzinfo) -> dateti
 
 
 def _clear_boundary(boundary: datetime, zone: tzinfo, start: datetime) -> datetime:
-    """Move a boundary out of repeated wall-clock time: back, or forward if that is no window."""
+    """Move a boundary out of repeated wall-clock time: back, or else forward if that is too far."""
     stretch = repeated_stretch(boundary, zone)
     if stretch is None:
         return boundary

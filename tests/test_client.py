@@ -28,8 +28,8 @@ from simulator.faults import (
 from tap_cometly.client import (
     CometlyClient,
     CreateRefused,
+    ExportNotFound,
     ExportStatus,
-    ExportVanished,
     RateLimited,
 )
 from tap_cometly.errors import CometlyError
@@ -385,7 +385,7 @@ def test_more_than_an_hour_is_not_waited(
 ) -> None:
     error = either.meets(Answer(status, b"", {"Retry-After": retry_after})).error()
 
-    told = f": the API responded {status} and asks to retry after {moment}; rerun then"
+    told = f": the API responded {status} and asked to retry after {moment}; rerun the tap then"
     assert str(error).endswith(told)
     assert len(either.world.requests(either.kind)) == 1
 
@@ -401,7 +401,7 @@ def test_more_than_an_hour_is_not_waited(
         (Hang(), "the request timed out"),
         (Drip(59), "the response took too long"),
         (Answer(200), "the response was not an export as Cometly documents it"),
-        (Answer(200, QUEUED | {"export_id": 9}), "the response was about export 9, not 1"),
+        (Answer(200, QUEUED | {"export_id": 9}), "the response was for export 9, not 1"),
         (Answer(200, b"x" * 40, {"Content-Encoding": "gzip"}), "the response was unreadable"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -409,7 +409,7 @@ def test_more_than_an_hour_is_not_waited(
 def test_an_answer_that_is_not_usable(poll: Call, fault: Fault, reason: str) -> None:
     assert re.fullmatch(
         rf"could not poll the export: {reason}; gave up after \d+ attempts in [\d,]+ s; check "
-        "the network, the setting 'api_url' if it is set and Cometly's status, then rerun",
+        "the network, Cometly's status page and, if it is set, 'api_url', then rerun the tap",
         str(poll.meets(then=fault).error()),
     )
 
@@ -502,7 +502,7 @@ def test_an_unusable_ca_bundle(
 def test_a_4xx_fails_at_once_with_cometlys_message(either: Call, status: int) -> None:
     error = either.meets(Refuse(status, "Not on a Sunday.")).error()
 
-    assert f'the API responded {status} and says "Not on a Sunday."; ' in str(error)
+    assert f'the API responded {status}: "Not on a Sunday."; ' in str(error)
     is_special = status in {409, 422, 423} and either.kind == "create"
     assert isinstance(error, CreateRefused) == is_special
     assert getattr(error, "status", status) == status
@@ -527,7 +527,7 @@ def test_a_4xx_fails_at_once_with_cometlys_message(either: Call, status: int) ->
 def test_the_details_in_errors_are_said_too(create: Call, answer: object, said: str) -> None:
     error = create.meets(Answer(422, answer)).error()
 
-    assert f'422 and says "{said}"; if the cause is unclear' in str(error)
+    assert f'422: "{said}"; if the cause is unclear' in str(error)
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_the_details_in_errors_are_said_too(create: Call, answer: object, said: 
         (401, "check the setting 'api_key'"),
         (403, "check that the API key may export contacts and that the subscription is active"),
         (404, "check the setting 'api_url'"),
-        (418, "if the cause is unclear, contact Cometly's support with this line"),
+        (418, "if the cause is unclear, contact Cometly's support and quote this line"),
     ],
 )
 @pytest.mark.parametrize("body", [{}, {"message": 5}, {"message": " "}, [], b'"no"'], ids=repr)
@@ -563,7 +563,7 @@ def test_a_4xx_that_is_not_json_did_not_come_from_the_api(
 def test_a_404_to_a_poll_means_that_the_export_vanished(
     poll: Call, body: object, said: str
 ) -> None:
-    assert str(poll.meets(Answer(404, body)).error(ExportVanished)) == said
+    assert str(poll.meets(Answer(404, body)).error(ExportNotFound)) == said
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])

@@ -63,7 +63,7 @@ def test_a_failed_run_ends_with_1_and_one_sentence(command: Command, real_time: 
     ended = command(config=real_time.config(api_key="another-key"))
 
     assert ended.exit_code == 1
-    assert re.match(r"The export of \S+ to \S+: .+ 401 ", ended.last_line)
+    assert re.match(r"The export of \S+ to \S+: .+ 401: ", ended.last_line)
     assert "Traceback" not in ended.stderr
     assert "unhandled" not in ended.stderr
 
@@ -92,7 +92,7 @@ def test_a_rejected_value_ends_the_run_before_it_writes_anything(
     ended = command("--state", "state.json", config=config)
 
     assert (ended.exit_code, ended.stdout) == (1, "")
-    assert re.match(r"(Setting 'window_days'|The file of --state) ", ended.last_line)
+    assert re.match(r"(Setting 'window_days'|The --state file) ", ended.last_line)
     assert "Traceback" not in ended.stderr
 
 
@@ -285,7 +285,7 @@ def full_disk() -> IO[str]:
 
 TARGET = "The target closed the pipe before the range was complete; "
 READER = "The reader of stdout closed the pipe."
-DISK = "System error: No space left on device; fix it, then run the tap again "
+DISK = "System error: No space left on device; fix it, then rerun the tap "
 
 
 @pytest.mark.parametrize(("open_stdout", "start"), [(closed_pipe, TARGET), (full_disk, DISK)])

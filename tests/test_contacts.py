@@ -159,7 +159,7 @@ class TestUnknownFields:
 
         [message] = caplog.messages
         assert message == (
-            "Contacts have a field 'created_at' that the stream does not have; it is dropped. To "
+            "Contacts have a field 'created_at' that the schema does not have; it is dropped. To "
             "keep it, add it to the stream's schema in the catalog (Meltano: the extractor's "
             '"schema" extra).'
         )
@@ -279,7 +279,7 @@ class TestErrors:
     def test_a_line_that_is_not_a_contact_is_named_by_number(self, line: bytes, why: str) -> None:
         block = block_of(b'{"id":1}', b"", line, b'{"id":null}', first_line=41)
 
-        with pytest.raises(LineError, match=f"^line 43 {why}; run the tap again, and if it fails"):
+        with pytest.raises(LineError, match=f"^line 43 {why}; rerun the tap, and if it fails"):
             reader("score").read(block)
 
     @pytest.mark.parametrize("line", [line for line, _ in NOT_CONTACTS])

@@ -31,8 +31,8 @@ from simulator.files import FileForm
 from tap_cometly.client import (
     CometlyClient,
     CreateRefused,
+    ExportNotFound,
     ExportStatus,
-    ExportVanished,
     RateLimited,
 )
 from tap_cometly.errors import ExportError
@@ -84,7 +84,7 @@ class FakeCometly:
         most_in_flight: How many windows were created and not read at most.
     """
 
-    def __init__(  # noqa: D107
+    def __init__(
         self,
         *outcomes: str,
         seconds: float = 10,
@@ -114,8 +114,8 @@ class FakeCometly:
             raise RateLimited(recent[0] + 60 - self.now)
         outcome = self.outcomes.pop(0) if self.outcomes else "completed"
         if outcome.isdecimal():
-            message = "Cometly refused."
-            raise CreateRefused(message, int(outcome))
+            message = "Cometly refused"
+            raise CreateRefused(message, int(outcome), "wait")
         start, end = (datetime.fromisoformat(f"{text}+00:00") for text in (start_date, end_date))
         busy = sorted(job.ends for job in self.jobs if job.ends > self.now)
         begins = busy[-self.workers] if len(busy) >= self.workers else self.now
@@ -137,7 +137,7 @@ class FakeCometly:
         if job.outcome in ("failed", "vanished"):
             self._unread.discard((job.start, job.end))
         if job.outcome == "vanished":
-            raise ExportVanished
+            raise ExportNotFound
         if job.outcome == "failed":
             return ExportStatus(export_id, "failed", None, "Out of ink.")
         times = [JUNE + timedelta(seconds=second) for second in (job.created, job.ends)]
@@ -375,8 +375,8 @@ class TestFailures:
             list(cometly.exports(days=1 / 24))
 
         assert str(error.value) == (
-            "Export 2 of 2024-06-01T00:00:00+00:00 to 2024-06-01T01:00:00+00:00: failed, Cometly "
-            'says "Out of ink."; retry failed too; run the tap again later, and if it fails again '
+            "Export 2 of 2024-06-01T00:00:00+00:00 to 2024-06-01T01:00:00+00:00: failed: "
+            '"Out of ink."; retry failed too; rerun the tap later, and if it fails again '
             "contact Cometly's support."
         )
 
@@ -418,7 +418,7 @@ class TestFailures:
         list(FakeCometly("failed", "failed").exports(days=1))
 
         export = "of 2024-06-01T00:00:00+00:00 to 2024-06-02T00:00:00+00:00"
-        reason = 'failed, Cometly says "Out of ink."'
+        reason = 'failed: "Out of ink."'
         assert caplog.messages == [
             f"Export 1 {export}: {reason}; retrying",
             f"Export 2 {export}: {reason}; retry failed too; splitting the window",
@@ -765,7 +765,7 @@ class TestFiles:
 
         run = world.sync(end_date="2024-06-02T00:00:00Z")
 
-        assert 'failed, Cometly says "Out of ink." while its file was read' in str(run.error)
+        assert 'its download cannot be resumed (failed: "Out of ink.")' in str(run.error)
         assert len(world.windows()) == 1
 
     def test_a_file_that_was_read_is_freed_at_once(self, world: World) -> None:
@@ -777,7 +777,7 @@ class TestFiles:
         gc.disable()
         for export in Exports(plan, client, storage, world.clock, tap.settings):
             files.append(weakref.ref(cast("Any", export.file)))
-            list(export.blocks())
+            list(cast("Any", export.file).blocks())
         freed = [file() is None for file in files[:-1]]
         gc.enable()
 

@@ -540,7 +540,7 @@ def test_a_wrong_byte_changes_nothing_or_is_an_error(any_zlib: StoredFile, membe
 def test_a_wrong_checksum_is_an_error(any_zlib: StoredFile, members: int) -> None:
     error = any_zlib.meets(Form(FileForm(members=members)), WrongChecksum()).error()
 
-    assert "its file is damaged: invalid gzip data or a wrong checksum; rerun" in str(error)
+    assert "its file is damaged: invalid gzip data or a wrong checksum; rerun the tap" in str(error)
 
 
 @pytest.mark.parametrize("text", ["x", '{"id":1}\n', "<!-- a page of HTML -->", "\0x", "\x1f\x1f"])
@@ -550,7 +550,9 @@ def test_extra_data_after_the_gzip_data_is_named(
 ) -> None:
     error = any_zlib.meets(*layout, TrailingBytes(text)).error()
 
-    assert "its file is damaged: extra data after the end of the gzip data; rerun" in str(error)
+    assert "its file is damaged: extra data after the end of the gzip data; rerun the tap" in str(
+        error
+    )
 
 
 @pytest.mark.parametrize(
@@ -636,7 +638,7 @@ def test_patience_ends_15_minutes_after_the_last_byte(
 
     assert f"its download failed at byte {position}: " in str(error)
     assert "; gave up after" in str(error)
-    assert str(error).endswith(" s; check the network, then rerun")
+    assert str(error).endswith(" s; check the network, then rerun the tap")
     assert file.clock.monotonic() - started == pytest.approx(PATIENCE, abs=10)
 
 
@@ -669,7 +671,10 @@ def test_retry_after_is_obeyed(file: StoredFile, status: int) -> None:
 def test_more_than_an_hour_is_not_waited(file: StoredFile) -> None:
     error = file.meets(Throttled(headers={"Retry-After": "3601"})).error()
 
-    told = "the storage responded 503 and asks to retry after 2024-07-01T13:01:01+00:00; rerun then"
+    told = (
+        "the storage responded 503 and asked to retry after 2024-07-01T13:01:01+00:00; rerun the "
+        "tap then"
+    )
     assert str(error) == f"its download failed at byte 0: {told}"
 
 
@@ -731,7 +736,9 @@ def test_an_error_while_a_url_is_replaced_is_passed_on(file: StoredFile) -> None
 def test_an_unexpected_status_is_an_error(file: StoredFile, status: int) -> None:
     error = file.meets(then=Answer(status, b"" if status == 204 else b"no")).error()
 
-    assert str(error).startswith(f"its download failed: the storage responded {status}; rerun")
+    assert str(error).startswith(
+        f"its download failed: the storage responded {status}; rerun the tap"
+    )
     assert len(file.statuses) == 1
 
 

@@ -109,7 +109,7 @@ def test_a_catalog_without_contacts_is_rejected(world: World, given: dict[str, A
     run = world.sync(catalog=given)
 
     assert isinstance(run.error, TapError)
-    assert str(run.error).startswith("The file of --catalog has no usable stream 'contacts'; ")
+    assert str(run.error).startswith("The --catalog file has no usable stream 'contacts'; ")
     assert run.output == b""
 
 
@@ -202,12 +202,15 @@ def test_a_deselected_stream_makes_no_request(world: World, catalog: dict[str, A
     assert (run.error, world.simulator.requests) == (None, [])
 
 
+@pytest.mark.parametrize("inclusion", ["automatic", "available", None])
 @pytest.mark.parametrize("removed", [True, False])
 def test_the_primary_key_and_the_replication_key_cannot_be_deselected_or_removed(
-    world: World, catalog: dict[str, Any], *, removed: bool
+    world: World, catalog: dict[str, Any], inclusion: str | None, *, removed: bool
 ) -> None:
     for field in ("id", "created_until", "email"):
         metadata(catalog, "properties", field)["selected"] = False
+        if field != "email":
+            metadata(catalog, "properties", field)["inclusion"] = inclusion
         if removed:
             del catalog["streams"][0]["schema"]["properties"][field]
 

@@ -79,6 +79,7 @@ def test_any_other_bookmark_is_rejected_before_output_and_requests(
         *(state_at("2024-06-20", progress_markers=shape) for shape in SHAPES),
         state_at("2024-06-20", starting_replication_value="2024-06-25", more=[{}]),
         {"bookmarks": {"contacts": {"replication_key_value": "2024-06-20"}}},
+        state_at("2024-06-20", replication_key=None),
     ],
     ids=repr,
 )
@@ -138,7 +139,7 @@ def test_any_other_state_is_rejected_before_output_and_requests(
     run = world.sync(state)
 
     assert isinstance(run.error, TapError)
-    assert str(run.error).startswith("The file of --state is not a Singer state; ")
+    assert str(run.error).startswith("The --state file is not a Singer state; ")
     assert (run.output, world.simulator.requests) == (b"", [])
 
 
