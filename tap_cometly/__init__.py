@@ -1,4 +1,4 @@
-"""A Singer tap for Cometly: every contact of a Space, by asynchronous exports.
+"""A Singer tap for Cometly: every contact of a Space, through asynchronous exports.
 
 Data flow: `command` runs `tap`, which reads `settings`; `windows` splits the range, `exports`
 requests an export for each window, `files` downloads it as a stream of lines, `contacts` decodes

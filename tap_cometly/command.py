@@ -25,7 +25,7 @@ logger = logging.getLogger(TapCometly.name)
 
 
 class Command(TapCometly):
-    """Every contact of a Cometly Space, by asynchronous exports."""  # shown by `--about`
+    """All contacts of a Cometly Space, through asynchronous exports."""  # shown by `--about`
 
     # Files on the command line are read only once, so that they may be pipes.
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class TapCometly(Tap):
-    """Every contact of a Cometly Space, by asynchronous exports."""
+    """All contacts of a Cometly Space, through asynchronous exports."""
 
     name = "tap-cometly"
     capabilities: ClassVar[list[CapabilitiesEnum]] = [

@@ -273,7 +273,7 @@ def with_start_date_in_env_file(project: MeltanoProject) -> None:
 def test_backfills(project: MeltanoProject, space: Simulator, first: list[Contact]) -> None:
     with_start_date_in_env_file(project)
 
-    *_, told = follow("backfills", project, section="Old contacts beside the daily sync")
+    *_, told = follow("backfills", project, section="Older contacts alongside the daily sync")
 
     database = DuckDb(project.folder / "output", "cometly.duckdb")
     starts = [request.start for request in space.requests if request.kind == "create"]

@@ -1,4 +1,4 @@
-"""Every night, one task for each Space: a file for Airflow's folder of DAGs."""
+"""Every night, one task for each Space: a file for Airflow's DAG folder."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ with DAG(
     "cometly",
     schedule="5 3 * * *",
     start_date=pendulum.datetime(2024, 1, 1, tz="UTC"),
-    catchup=False,  # a run starts at the bookmark, not at Airflow's logical date
+    catchup=False,  # a run's range depends on the bookmark, not on the logical date
     max_active_runs=1,  # one run of a Space at a time
     default_args={"retries": 3, "retry_delay": timedelta(minutes=10)},
 ) as dag:
