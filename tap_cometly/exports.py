@@ -421,11 +421,11 @@ class Exports:
         return _next_by_age(head, head.url_missing_since or math.inf, MIN_POLL_SECONDS)
 
     def _counts_from(self, export: Export) -> float:
-        """When the time-out starts: at creation, or when the export before it completed, if later.
+        """When the timeout starts: at creation, or when the export before it completed, if later.
 
         The one before is that of the previous window and, for a retry, also the one created just
         before it, which Cometly may process first. The latter delays the start by at most one
-        time-out.
+        timeout.
         """
         moment = max(export.created, self._previous_completed)
         before = export.created_after

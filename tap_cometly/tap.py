@@ -139,7 +139,7 @@ class TapCometly(Tap):
             "export_timeout_minutes",
             th.NumberType(exclusive_minimum=0),
             default=DEFAULT_EXPORT_TIMEOUT_MINUTES,
-            title="Export time-out in minutes",
+            title="Export timeout in minutes",
             description=(
                 "Time limit for one export, counted from its creation or from the completion of "
                 "the export before it, whichever is later."

@@ -213,7 +213,7 @@ class _Connection(http.client.HTTPConnection):
 
     @override
     def getresponse(self) -> http.client.HTTPResponse:
-        # The read time-out starts again at every byte, so headers could trickle in forever.
+        # The read timeout starts again at every byte, so headers could trickle in forever.
         aborted = threading.Event()
         timer = threading.Timer(2 * (self.timeout or READ_TIMEOUT_SECONDS), self._abort, [aborted])
         timer.daemon = True

@@ -37,9 +37,9 @@ MAX_FACTOR = 10
 MIN_AIM = 100_000
 MAX_AIM = 500_000
 """Bounds of the aim: how many contacts an export should have. Cometly promises "100,000+ contacts
-efficiently", so the aim starts low and grows as long as exports stay well within their time-out."""
+efficiently", so the aim starts low and grows as long as exports stay well within their timeout."""
 SAFE_SHARE = 2 / 3
-"""An export should be processed within this share of its time-out."""
+"""An export should be processed within this share of its timeout."""
 CEILING_WINDOWS = 10
 """How many windows the ceiling applies to after the first split; doubled with each further one."""
 CEILING_LIFT_CONTACTS = 50_000
@@ -142,7 +142,7 @@ class WindowPlan:
         Args:
             window: The window.
             contacts: Number of contacts in its export.
-            timeout_share: The export's processing time, as a share of the time-out.
+            timeout_share: The export's processing time, as a share of the timeout.
         """
         self._last_read = window.nominal_seconds, contacts
         if contacts >= CEILING_LIFT_CONTACTS:

@@ -218,7 +218,7 @@ class TestBoundaries:
 A_DAY = Window(at("2024-01-01T00:00:00Z"), at("2024-01-02T00:00:00Z"), DAY)
 TEN_DAYS = Window(at("2024-01-01T00:00:00Z"), at("2024-01-11T00:00:00Z"), 10 * DAY)
 UNHURRIED = 0.5
-"""A share of the time-out after which the aim stays as it is, if there were 100,000 contacts."""
+"""A share of the timeout after which the aim stays as it is, if there were 100,000 contacts."""
 
 
 def days(plan: WindowPlan, count: int = 1) -> list[float]:
@@ -317,7 +317,7 @@ class TestAim:
     @pytest.mark.parametrize(
         ("contacts", "timeout_share", "length"),
         [
-            pytest.param(100_000, 0.33, 2, id="doubled: 200,000 would take 0.66 of the time-out"),
+            pytest.param(100_000, 0.33, 2, id="doubled: 200,000 would take 0.66 of the timeout"),
             pytest.param(100_000, 0.34, 1, id="not doubled: 200,000 would take 0.68"),
             pytest.param(50_000, 0.16, 4, id="doubled: 200,000 would take 0.64"),
             pytest.param(50_000, 0.17, 2, id="not doubled: 200,000 would take 0.68 too"),
