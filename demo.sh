@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Loads a simulated Cometly Space into a DuckDB file, in two runs of Meltano. Needs no account.
-# Writes only into .demo/ and .meltano/ of this checkout.
+# Loads a simulated Cometly Space into a DuckDB file, in two Meltano runs. Needs no account.
+# Writes only to .demo/ and .meltano/ in this checkout.
 set -euo pipefail
 set -m # a process group for each job, so that stopping a job stops its children too
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -29,7 +29,7 @@ fail() {
   exit 1
 } >&2
 
-# Runs a command as a job, so that a signal ends the wait and then the job; its output goes to the log.
+# Runs a command as a job, so that a signal interrupts the wait and stops the job; logs its output.
 quietly() {
   "$@" >>"$log" 2>&1 </dev/null &
   wait $! || fail
@@ -44,7 +44,7 @@ install() {
 run_meltano() {
   set -o pipefail
   "$meltano" run tap-cometly target-duckdb 2>&1 </dev/null | tee -a "$log" | while IFS= read -r line; do
-    case $line in # only the tap's lines, without its version and the METRIC lines that Meltano wants
+    case $line in # only the tap's lines, without its version and Meltano's METRIC lines
       *"] tap-cometly  tap-cometly v"* | *"] tap-cometly  METRIC "*) ;;
       *"] tap-cometly  "*) echo "   ${line#*] tap-cometly  }" ;;
     esac
@@ -65,12 +65,12 @@ meltano=$PWD/.demo/venv/bin/meltano
 # Ignore the caller's own settings and state.
 unset "${!TAP_COMETLY_@}" "${!TARGET_DUCKDB_@}" "${!MELTANO_@}"
 export MELTANO_CLI_LOG_FORMAT=uncolored MELTANO_DATABASE_URI=sqlite:///$PWD/.demo/meltano.db
-export MELTANO_VENV_BACKEND=virtualenv # use pip, which is configured here, not uv
+export MELTANO_VENV_BACKEND=virtualenv # use pip and its configuration, not uv
 export PYTHONUTF8=1
 quietly install
 
 start=$(days_ago 730)
-# In UTC: from the Space's midnight to ten minutes ago, so that the second run exports all of them.
+# In UTC: from midnight in the Space to ten minutes ago, so that the second run exports everything.
 first=$("$python" -c "
 from datetime import *; from zoneinfo import ZoneInfo
 print(f'{datetime.fromisoformat(\"$start\").replace(tzinfo=ZoneInfo(\"$zone\")).astimezone(UTC):%FT%T}')")
@@ -78,7 +78,7 @@ last=$("$python" -c "from datetime import *; print(f'{datetime.now(UTC) - timede
 echo
 echo "2. Starting a simulated Cometly Space: ${contacts%000},000 contacts since $start, in $zone."
 echo "   Its exports take less than a second, without rate limits. Cometly's can take minutes, and it"
-echo "   allows 5 new exports and 30 polls a minute."
+echo "   allows 5 new exports and 30 polls per minute."
 "$python" -m simulator --size "$contacts" --since "$first" --until "$last" --timezone "$zone" \
   --api-port 0 --storage-port 0 --queued-seconds 0.2 --processing-seconds 0.6 \
   --creates-per-minute 0 --polls-per-minute 0 --ready-file .demo/space.json >>"$log" 2>&1 </dev/null &
@@ -99,7 +99,8 @@ wait $! || fail
 cp .demo/contacts.duckdb .demo/first_run.duckdb
 
 echo
-echo "4. Second run, without end_date: from one day before the bookmark (lookback_days) until now"
+echo "4. Second run, without end_date: starts at the local midnight at least one day (lookback_days)"
+echo "   before the bookmark and ends five minutes ago"
 run_meltano &
 wait $! || fail
 

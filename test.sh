@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lint, types and tests, in an environment of their own (.venv-test); the end-to-end tests install
-# Meltano and targets into .e2e. Coverage is measured only for all tests. Arguments go to pytest:
+# Lint, types and tests, in a separate virtualenv (.venv-test); the end-to-end tests install Meltano
+# and targets into .e2e. Coverage is measured only without arguments. Arguments are for pytest:
 # ./test.sh -m "not slow"
 # ./test.sh tests/test_windows.py -k midnight
 set -euo pipefail
@@ -23,7 +23,7 @@ echo "mypy"
 "$python" -m mypy
 
 echo "pytest"
-# More workers than cores: the end-to-end tests mostly wait.
+# One worker more than there are cores, at most five: the end-to-end tests mostly wait.
 workers=$("$python" -c 'import os; print(min(os.cpu_count() + 1, 5))')
 pytest=(pytest -n "$workers" --dist worksteal "$@")
 if [ $# -gt 0 ]; then

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# For demo.sh, test.sh and .ci/lowest: an environment from nothing but Python 3.11 or later with pip.
+# Sourced by demo.sh, test.sh, benchmarks/run.sh, .ci/lowest, .ci/mutation and .ci/prerelease: makes
+# a virtualenv with only Python 3.11 or later and pip.
 
-# Prints the first Python that is new enough.
+# Prints the path of the first Python that is new enough.
 find_python() {
   local name
   for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
@@ -10,11 +11,11 @@ find_python() {
       return
     fi
   done
-  echo "Python 3.11 or later is needed, and there is none on the PATH." >&2
+  echo "No Python 3.11 or later on the PATH; install it and rerun." >&2
   return 1
 }
 
-# Makes the environment in a folder, unless it is there and works.
+# Makes a virtualenv in a folder, unless there is a working one.
 make_environment() {
   local folder=$1 python
   if "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -25,7 +26,7 @@ make_environment() {
   if "$python" -m venv "$folder" >/dev/null; then
     return
   fi
-  echo "Python's own venv does not work here (Debian ships it without ensurepip): using virtualenv."
+  echo "Python's venv does not work (on Debian it needs python3-venv); using virtualenv instead."
   rm -rf "$folder"
   "$python" -m pip install --quiet --target "$folder-tools" virtualenv &&
     PYTHONPATH="$folder-tools" "$python" -m virtualenv --quiet "$folder" &&

@@ -1,1 +1,1 @@
-"""What the tap costs, beside its peers: see README.md in this folder."""
+"""Compares the performance of the tap with its peers; see README.md in this folder."""

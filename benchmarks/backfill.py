@@ -1,8 +1,8 @@
-"""How long a backfill takes, on simulated time: nothing waits, nothing is sent.
+"""How long a backfill takes, in simulated time, without waiting or network access.
 
-The tap's own windows and exports run against a model of Cometly. Beside the tap's time stands P:
-the shortest time of a scheduler that knows the Space and the server beforehand, found by trying
-many window sizes and numbers of exports in flight on the same model.
+The tap's own windows and exports run against a model of Cometly. P is the best possible time: that
+of a scheduler that knows the Space and the server in advance, found by trying many window sizes and
+numbers of exports in flight on the same model.
 
     python -m benchmarks.backfill    # prints the tables as Markdown, draws backfill.svg
 """
@@ -22,6 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmarks.chart import draw
+from benchmarks.measure import table
 from tap_cometly.client import ExportStatus, RateLimited
 from tap_cometly.exports import Exports
 from tap_cometly.settings import Settings
@@ -40,26 +41,26 @@ DAYS = 3653
 END = START + timedelta(days=DAYS)
 YEARS = (2, 5, 10)
 PROCESSING_SECONDS = (10, 60, 300)
-READ_A_SECOND = 300_000
-EXPORTED_A_SECOND = 2_000
-"""Contacts that Cometly adds to a file in a second, on top of the fixed processing time."""
-POLLS_A_CREATE = 6
-"""Cometly allows 30 polls and 5 creates a minute."""
+READ_PER_SECOND = 300_000
+EXPORTED_PER_SECOND = 2_000
+"""Contacts per second that Cometly writes to a file, after the fixed processing time."""
+POLLS_PER_CREATE = 6
+"""Cometly allows 30 polls and 5 creates per minute."""
 
 
 def small(day: int) -> float:
-    """Contacts created on a day, in a small Space: 30 a day."""
+    """Contacts created on a day in a small Space."""
     del day
     return 30
 
 
 def large(day: int) -> float:
-    """In a large Space: 20,000 to 60,000 a day."""
+    """Contacts created on a day in a large Space: 20,000 at first, 60,000 at the end."""
     return 20_000 + 40_000 * day / 3650
 
 
 def bursty(day: int) -> float:
-    """In a bursty Space: 500 a day, and a million on one day in 90."""
+    """Contacts created on a day in a bursty Space: a million on one day in 90."""
     return 1_000_000 if day % 90 == 60 else 500  # noqa: PLR2004
 
 
@@ -68,12 +69,12 @@ SPACES = {"small": small, "large": large, "bursty": bursty}
 
 @dataclass(frozen=True)
 class Case:
-    """A backfill.
+    """A Space, the range to backfill, and the minimum processing time of an export.
 
     Attributes:
-        space: The Space's name.
-        years: How far back it goes.
-        fixed: Seconds that processing any export takes at least.
+        space: Key of SPACES.
+        years: Length of the range.
+        fixed: Minimum processing time of an export, in seconds.
     """
 
     space: str
@@ -82,11 +83,11 @@ class Case:
 
     @property
     def start(self) -> datetime:
-        """Its first instant."""
+        """Start of the range."""
         return END.replace(year=END.year - self.years)
 
     def contacts_by_day(self) -> list[float]:
-        """How many contacts each of its days has."""
+        """Contacts created on each day of the range."""
         return [SPACES[self.space](day) for day in range((self.start - START).days, DAYS)]
 
 
@@ -98,16 +99,16 @@ class Server:
     """How Cometly might process exports.
 
     Attributes:
-        workers: How many it processes at a time, in order of creation; the others are queued.
-        creates_a_minute: How many it creates.
+        workers: Exports processed at a time, in order of creation; the others are queued.
+        creates_per_minute: Rate limit for new exports.
         max_contacts: Exports of more contacts fail.
-        max_days: Longer exports fail.
-        hang_every: One export in so many never completes.
-        random_times: Whether exports take 0.5 to 2 times as long, at random.
+        max_days: Exports of more days fail.
+        hang_every: If not 0, every `hang_every`-th export never completes.
+        random_times: Whether processing times vary at random, by a factor of 0.5 to 2.
     """
 
     workers: float = math.inf
-    creates_a_minute: int = 5
+    creates_per_minute: int = 5
     max_contacts: float = math.inf
     max_days: float = math.inf
     hang_every: int = 0
@@ -120,7 +121,7 @@ SERVERS = {
     "one worker": ONE_WORKER,
     "two workers": Server(workers=2),
     "four workers": Server(workers=4),
-    "parallel, 30 creates a minute": Server(creates_a_minute=30),
+    "parallel, 30 creates a minute": Server(creates_per_minute=30),
     "parallel, random times": Server(random_times=True),
     "parallel, one export in 50 hangs": Server(hang_every=50),
     "parallel, more than 150,000 contacts fail": Server(max_contacts=150_000),
@@ -139,8 +140,8 @@ PREVIOUS_SECONDS = dict(
         strict=True,
     )
 )
-"""Recorded: what the previous rule took on the parallel server: windows of 100,000 contacts, three
-exports in flight."""
+"""Recorded times of the previous rule (windows of 100,000 contacts, three exports in flight) on the
+parallel server."""
 PREVIOUS_HOURS = dict(
     zip(
         SERVERS,
@@ -148,62 +149,59 @@ PREVIOUS_HOURS = dict(
         strict=True,
     )
 )
-"""Recorded: what it took for all 27 cases on each server."""
+"""Recorded times of the previous rule for all cases together, on each server."""
 
 
 class Clock:
-    """Time that passes only when somebody waits."""
+    """Simulated time, in seconds."""
 
     def __init__(self) -> None:
-        """Begin at zero."""
         self._now = 0.0
 
     def now(self) -> float:
-        """Seconds."""
+        """The current time."""
         return self._now
 
     monotonic = now
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         self._now += max(seconds, 0.0)
 
 
 class MinuteLimit:
-    """So many requests a minute, counted from the first one."""
+    """A rate limit; each minute starts with its first request."""
 
     def __init__(self, limit: int) -> None:
-        """Allow `limit` requests a minute."""
         self._limit = limit
-        self._began = -math.inf
+        self._minute_start = -math.inf
         self._count = 0
 
     def take(self, now: float) -> float:
-        """Count a request; return the seconds to wait, if it is one too many."""
-        if now >= self._began + 60:
-            self._began, self._count = now, 0
+        """Count a request; if it exceeds the limit, return the seconds to wait instead."""
+        if now >= self._minute_start + 60:
+            self._minute_start, self._count = now, 0
         if self._count == self._limit:
-            return self._began + 60 - now
+            return self._minute_start + 60 - now
         self._count += 1
         return 0.0
 
 
 class Workers:
-    """When exports are processed, one after the other or at the same time."""
+    """The workers of a server, all idle at first."""
 
     def __init__(self, server: Server, fixed: float) -> None:
-        """Have the workers of a server, all idle."""
         self._server = server
         self._fixed = fixed
         self._busy_until: list[float] = []
         self._random = random.Random(1)  # noqa: S311 - the same times on every run
 
     def process(self, contacts: float, now: float) -> tuple[float, float]:
-        """Take an export on; return when its processing begins and ends."""
+        """Assign an export to a worker; return when its processing begins and ends."""
         begins = now
         if len(self._busy_until) >= self._server.workers:
             begins = max(now, heapq.heappop(self._busy_until))
-        seconds = self._fixed + contacts / EXPORTED_A_SECOND
+        seconds = self._fixed + contacts / EXPORTED_PER_SECOND
         if self._server.random_times:
             seconds *= 2 ** self._random.uniform(-1, 1)
         if self._server.workers < math.inf:
@@ -213,7 +211,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class Job:
-    """An export of the model: its times, and whether it fails."""
+    """An export of the model."""
 
     created: float
     begins: float
@@ -222,20 +220,19 @@ class Job:
 
 
 class ModelledCometly:
-    """Cometly's two calls."""
+    """Stands in for `CometlyClient`."""
 
     def __init__(self, clock: Clock, case: Case, server: Server) -> None:
-        """Serve the Space of a case."""
         self._clock = clock
         self._case = case
         self._server = server
         self._workers = Workers(server, case.fixed)
-        self._creates = MinuteLimit(server.creates_a_minute)
-        self._polls = MinuteLimit(server.creates_a_minute * POLLS_A_CREATE)
+        self._creates = MinuteLimit(server.creates_per_minute)
+        self._polls = MinuteLimit(server.creates_per_minute * POLLS_PER_CREATE)
         self.jobs: list[Job] = []
 
     def create_export(self, start_date: str, end_date: str) -> int:
-        """Accept an export."""
+        """Create an export; return its id."""
         now = self._clock.now()
         if wait := self._creates.take(now):
             raise RateLimited(wait)
@@ -251,7 +248,7 @@ class ModelledCometly:
         return number
 
     def get_export(self, export_id: int) -> ExportStatus:
-        """Say how an export is doing."""
+        """The status of an export."""
         now = self._clock.now()
         if wait := self._polls.take(now):
             raise RateLimited(wait)
@@ -280,18 +277,18 @@ class ModelledCometly:
 
 
 class NoFiles:
-    """A storage whose files need no reading."""
+    """Stands in for `Storage` and its files, which are empty."""
 
     def open(self, url: str, fresh_url: object) -> NoFiles:
-        """Give a file."""
+        """Open the empty file."""
         del url, fresh_url
         return self
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     def blocks(self) -> Iterator[Any]:
-        """No lines."""
+        """No blocks."""
         return iter(())
 
 
@@ -302,15 +299,15 @@ SETTINGS = Settings.read(
 
 @dataclass(frozen=True)
 class Backfill:
-    """What a backfill took: simulated seconds, exports created, and exports that were lost."""
+    """The simulated time of a backfill, and its exports: all of them, and those that failed."""
 
     seconds: float
     exports: int
-    lost: int
+    failed: int
 
 
 def backfill(case: Case, server: Server = PARALLEL, **changes: Any) -> Backfill:
-    """Run the tap's windows and exports, with settings that differ from the defaults."""
+    """Run the tap's windows and exports, with `changes` to its default settings."""
     settings = replace(SETTINGS, **changes)
     clock = Clock()
     cometly = ModelledCometly(clock, case, server)
@@ -321,56 +318,56 @@ def backfill(case: Case, server: Server = PARALLEL, **changes: Any) -> Backfill:
     read = 0
     for export in exports:
         export.contacts = cometly.contacts(export.window.start, export.window.end)
-        clock.sleep(export.contacts / READ_A_SECOND)
+        clock.sleep(export.contacts / READ_PER_SECOND)
         read += 1
     return Backfill(clock.now(), len(cometly.jobs), len(cometly.jobs) - read)
 
 
-# The bound.
+# P, the best possible time.
 
-SIZES = [525_000 * 0.85**step for step in range(12)]
-LENGTHS = (90, 45, 30, 20)
-FLIGHTS = (25, 5, 2)
+MAX_CONTACTS = [525_000 * 0.85**step for step in range(12)]
+MAX_DAYS = (90, 45, 30, 20)
+MAX_IN_FLIGHT = (25, 5, 2)
 
 
-def best(case: Case, server: Server = PARALLEL) -> float:
-    """P: the shortest time with the best window size, longest window and exports in flight."""
+def best_time(case: Case, server: Server = PARALLEL) -> float:
+    """P, the best possible time: the minimum over all window limits and exports in flight."""
     days = case.contacts_by_day()
     plans = {
-        tuple(cut(days, min(size, server.max_contacts), min(length, server.max_days)))
-        for size, length in product(SIZES, LENGTHS)
+        tuple(cut(days, min(contacts, server.max_contacts), min(length, server.max_days)))
+        for contacts, length in product(MAX_CONTACTS, MAX_DAYS)
     }
-    return min(schedule(plan, flight, case, server) for plan, flight in product(plans, FLIGHTS))
+    return min(schedule(*parts, case, server) for parts in product(plans, MAX_IN_FLIGHT))
 
 
-def cut(days: list[float], size: float, length: float) -> list[float]:
-    """Cut a range into windows of at most so many contacts and days; return their contacts."""
+def cut(contacts_by_day: list[float], max_contacts: float, max_days: float) -> list[float]:
+    """Cut a range into windows as large as the two limits allow; return the contacts of each."""
     windows = []
-    contacts = seconds = 0.0
-    for a_day in days:
+    contacts = days = 0.0
+    for per_day in contacts_by_day:
         left = 1.0
-        while left > 1e-9:  # noqa: PLR2004 - what is left of the day by rounding
-            part = min(left, (size - contacts) / a_day, length - seconds)
-            contacts, seconds, left = contacts + part * a_day, seconds + part, left - part
-            if contacts > size - 1 or seconds > length - 1e-9:
+        while left > 1e-9:  # noqa: PLR2004 - a remainder from rounding
+            part = min(left, (max_contacts - contacts) / per_day, max_days - days)
+            contacts, days, left = contacts + part * per_day, days + part, left - part
+            if contacts > max_contacts - 1 or days > max_days - 1e-9:
                 windows.append(contacts)
-                contacts = seconds = 0.0
-    return [*windows, contacts] if seconds else windows
+                contacts = days = 0.0
+    return [*windows, contacts] if days else windows
 
 
-def schedule(plan: tuple[float, ...], flight: int, case: Case, server: Server) -> float:
-    """How long windows of so many contacts take, each export seen at once when it is completed."""
-    limit, workers = MinuteLimit(server.creates_a_minute), Workers(server, case.fixed)
+def schedule(plan: tuple[float, ...], max_in_flight: int, case: Case, server: Server) -> float:
+    """The time for a plan (contacts of each window), if completions are noticed immediately."""
+    limit, workers = MinuteLimit(server.creates_per_minute), Workers(server, case.fixed)
     in_flight: deque[tuple[float, float]] = deque()
     now = read = 0.0
     for contacts in plan:
-        if len(in_flight) == flight:
+        if len(in_flight) == max_in_flight:
             completed, seconds = in_flight.popleft()
             read = max(read, completed) + seconds
             now = max(now, read)
         while wait := limit.take(now):
             now += wait
-        in_flight.append((workers.process(contacts, now)[1], contacts / READ_A_SECOND))
+        in_flight.append((workers.process(contacts, now)[1], contacts / READ_PER_SECOND))
     for completed, seconds in in_flight:
         read = max(read, completed) + seconds
     return read
@@ -379,93 +376,79 @@ def schedule(plan: tuple[float, ...], flight: int, case: Case, server: Server) -
 # The tables.
 
 
-def row(*cells: object) -> str:
-    """A row of a Markdown table."""
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def shown(seconds: float) -> str:
-    """A span of time, short."""
+def format_duration(seconds: float) -> str:
+    """A duration in minutes, or in hours from 100 minutes on."""
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
 
 
-def case_rows(taps: list[Backfill], bounds: list[float]) -> Iterator[str]:
-    """The table of the parallel server: a row a case."""
-    yield row(
-        "Space",
-        "years",
-        "processing",
-        "this tap",
-        "exports",
-        "P",
-        "x P",
-        "a window a day",
-        "previous rule",
-    )
-    yield row("---", *["---:"] * 8)
-    for case, tap, bound in zip(CASES, taps, bounds, strict=True):
-        yield row(
+def case_table(taps: list[Backfill], best: list[float]) -> str:
+    """The table of all cases on the parallel server."""
+    heads = ["Space", "years", "processing", "this tap", "exports", "P", "x P"]
+    rows = [
+        [
             case.space,
-            case.years,
+            str(case.years),
             f"{case.fixed} s",
-            shown(tap.seconds),
-            tap.exports,
-            shown(bound),
-            f"{tap.seconds / bound:.2f}",
-            shown(backfill(case, window_seconds=DAY_SECONDS).seconds),
-            shown(PREVIOUS_SECONDS[case]),
-        )
+            format_duration(tap.seconds),
+            str(tap.exports),
+            format_duration(p),
+            f"{tap.seconds / p:.2f}",
+            format_duration(backfill(case, window_seconds=DAY_SECONDS).seconds),
+            format_duration(PREVIOUS_SECONDS[case]),
+        ]
+        for case, tap, p in zip(CASES, taps, best, strict=True)
+    ]
+    return table([[*heads, "a window a day", "previous rule"], *rows])
 
 
-def server_rows(taps: dict[str, list[Backfill]], bounds: dict[str, list[float]]) -> Iterator[str]:
-    """The table of all servers: all cases of a server in a row."""
-    yield row(
-        "server", "this tap", "P", "median x P", "worst x P", "exports failed", "previous rule"
-    )
-    yield row("---", *["---:"] * 6)
-    for name in SERVERS:
-        ratios = ratios_of(taps[name], bounds[name])
-        yield row(
+def server_table(taps: dict[str, list[Backfill]], best: dict[str, list[float]]) -> str:
+    """The table of all servers, with the sum of all cases in each row."""
+    heads = ["server", "this tap", "P", "median x P", "worst x P", "exports failed"]
+    rows = [
+        [
             name,
             f"{sum(tap.seconds for tap in taps[name]) / 3600:.1f} h",
-            f"{sum(bounds[name]) / 3600:.1f} h",
-            f"{median(ratios):.2f}",
-            f"{max(ratios):.2f}",
-            f"{sum(tap.lost for tap in taps[name]):,}",
+            f"{sum(best[name]) / 3600:.1f} h",
+            f"{median(ratios(taps[name], best[name])):.2f}",
+            f"{max(ratios(taps[name], best[name])):.2f}",
+            f"{sum(tap.failed for tap in taps[name]):,}",
             f"{PREVIOUS_HOURS[name]:,.1f} h",
-        )
+        ]
+        for name in SERVERS
+    ]
+    return table([[*heads, "previous rule"], *rows])
 
 
-def ratios_of(taps: list[Backfill], bounds: list[float]) -> list[float]:
-    """How many times P each case took."""
-    return [tap.seconds / bound for tap, bound in zip(taps, bounds, strict=True)]
+def ratios(taps: list[Backfill], best: list[float]) -> list[float]:
+    """The time of each case as a multiple of P."""
+    return [tap.seconds / p for tap, p in zip(taps, best, strict=True)]
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables and draw the chart."""
     logging.disable()
     taps = {name: [backfill(case, server) for case in CASES] for name, server in SERVERS.items()}
-    bounds = {name: [best(case, server) for case in CASES] for name, server in SERVERS.items()}
-    ratios = ratios_of(taps["parallel"], bounds["parallel"])
-    timeouts = sum(tap.lost for tap in taps["one worker"])  # nothing else fails there
-    verdict = (
-        f"{len(CASES)} cases: median {median(ratios):.2f} x P, worst {max(ratios):.2f} x P, "
+    best = {name: [best_time(case, server) for case in CASES] for name, server in SERVERS.items()}
+    parallel = ratios(taps["parallel"], best["parallel"])
+    timeouts = sum(tap.failed for tap in taps["one worker"])  # nothing else fails there
+    summary = (
+        f"{len(CASES)} cases: median {median(parallel):.2f} x P, worst {max(parallel):.2f} x P, "
         f"one-worker time-outs {timeouts}"
     )
-    cases, servers = case_rows(taps["parallel"], bounds["parallel"]), server_rows(taps, bounds)
-    for line in (*cases, "", *servers, "", verdict):
-        print(line)  # noqa: T201
+    for text in (case_table(taps["parallel"], best["parallel"]), server_table(taps, best)):
+        print(f"{text}\n")  # noqa: T201
+    print(summary)  # noqa: T201
     bars = {
         f"{case.space}, {case.years} years, {case.fixed} s": {
             "limit: P": 1.0,
-            "tap-cometly": tap.seconds / bound,
-            "previous rule": PREVIOUS_SECONDS[case] / bound,
+            "tap-cometly": tap.seconds / p,
+            "previous rule": PREVIOUS_SECONDS[case] / p,
         }
-        for case, tap, bound in zip(CASES, taps["parallel"], bounds["parallel"], strict=True)
+        for case, tap, p in zip(CASES, taps["parallel"], best["parallel"], strict=True)
         if (case.years, case.fixed) == (YEARS[-1], PROCESSING_SECONDS[-1])
     }
-    CHART.write_text(draw(bars, "Backfill time, the shortest possible = 1"), "utf-8")
+    CHART.write_text(draw(bars, "Backfill time relative to P, the best possible time"), "utf-8")
 
 
 if __name__ == "__main__":

@@ -30,15 +30,7 @@ _BAR, _STEP, _HEAD, _GAP = 16, 26, 62, 40
 
 
 def draw(bars: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """Draw panels of bars.
-
-    Args:
-        bars: A panel's name, its bars' labels, and their lengths.
-        title: What the lengths mean.
-
-    Returns:
-        An SVG document.
-    """
+    """Draw an SVG document with a panel for each key of `bars`, and a bar for each label in it."""
     longest = max(ratio for of_kind in bars.values() for ratio in of_kind.values())
     scale = (_WIDTH - _LEFT - _RIGHT) / longest
     parts = []
@@ -51,14 +43,14 @@ def draw(bars: Mapping[str, Mapping[str, float]], title: str) -> str:
             parts.append(_bar(name, label, ratio, ratio * scale, y))
             y += _STEP
         y += _GAP - _STEP
-    said = "; ".join(
+    description = "; ".join(
         f"{kind}: " + ", ".join(f"{label} {ratio:.1f}" for label, ratio in of_kind.items())
         for kind, of_kind in bars.items()
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}" '
         f'height="{y}" role="img" aria-labelledby="title about">\n'
-        f'<title id="title">{title}</title>\n<desc id="about">{escape(said)}</desc>\n'
+        f'<title id="title">{title}</title>\n<desc id="about">{escape(description)}</desc>\n'
         f"<style>{_STYLE}</style>\n"
         f'<rect class="card" x="0.5" y="0.5" width="{_WIDTH - 1}" height="{y - 1}" rx="8"/>\n'
         f'<text class="title" x="24" y="34">{title}</text>\n' + "\n".join(parts) + "\n</svg>\n"

@@ -1,4 +1,4 @@
-"""A Cometly that serves one file, as long as one likes, and does nothing else: no bottleneck."""
+"""A minimal Cometly server whose exports all have the same file, of any length."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from typing_extensions import override
 
 API_KEY = "benchmark-key"
 
@@ -19,29 +18,23 @@ _WRITE_BYTES = 2**20
 
 
 class File(NamedTuple):
-    """An export's file.
-
-    Attributes:
-        member: Gzip.
-        repeats: How often it is sent, one after the other.
-    """
+    """A file that repeats the same gzip member."""
 
     member: bytes
     repeats: int
 
 
 class FileServer:
-    """Answers every export with the same file, in threads of this process.
+    """Serves the same file for every export, in threads of this process.
 
     Attributes:
-        file: What is served from now on.
-        reader: The process that will read it.
-        cpu_at_request: How many CPU seconds the reader's main thread had taken when it asked for
-            its first file; None before, and where the system does not tell.
+        file: The file.
+        reader: Id of the process that reads it.
+        cpu_at_request: CPU seconds of the reader's main thread at its first download request; None
+            before that, and on systems other than Linux.
     """
 
     def __init__(self) -> None:
-        """Listen on a free port of this machine."""
         self.file = File(b"", 0)
         self.reader = 0
         self.cpu_at_request: float | None = None
@@ -60,49 +53,33 @@ class FileServer:
         return f"{self._origin}/public-api/v1"
 
     def serve(self, file: File) -> None:
-        """Serve a file, to a reader that is yet to come.
-
-        Args:
-            file: What to serve.
-        """
+        """Serve another file, to a new reader."""
         self.file = file
         self.reader = 0
         self.cpu_at_request = None
 
     def create(self) -> dict[str, object]:
-        """Answer a create."""
+        """The response to the creation of an export."""
         return {"export_id": next(self._numbers), "status": "queued"}
 
     def poll(self, number: str) -> dict[str, object]:
-        """Answer a poll.
-
-        Args:
-            number: The export's.
-
-        Returns:
-            A completed export.
-        """
+        """The response to a poll of an export: it is completed."""
         url = f"{self._origin}/files/{number}"
         return {"export_id": int(number), "status": "completed", "download_url": url}
 
     def note_request(self) -> None:
-        """Note how far the reader is."""
+        """Record the reader's CPU time at its first download request."""
         spent = Path(f"/proc/{self.reader}/schedstat")
         if self.cpu_at_request is None and self.reader and spent.exists():
             self.cpu_at_request = int(spent.read_text(encoding="ascii").split()[0]) / _NANOSECONDS
 
     def __enter__(self) -> Self:
-        """Start to answer."""
+        """Start the server."""
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Answer no more."""
+    def __exit__(self, *_: object) -> None:
+        """Stop the server."""
         self._http.shutdown()
         self._http.server_close()
 
@@ -112,30 +89,28 @@ class _Handler(BaseHTTPRequestHandler):
     files: FileServer
 
     def do_POST(self) -> None:
-        """Answer a create."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._answer(202, self.files.create())
+        self._respond(202, self.files.create())
 
     def do_GET(self) -> None:
-        """Answer a poll, or send the file."""
         _, _, number = self.path.rpartition("/")
         if "/contacts/exports/" in self.path:
-            self._answer(200, self.files.poll(number))
+            self._respond(200, self.files.poll(number))
             return
         self.files.note_request()
         member, repeats = self.files.file
-        at_once = max(1, _WRITE_BYTES // max(1, len(member)))
+        per_write = max(1, _WRITE_BYTES // max(1, len(member)))
         self.send_response(200)
         self.send_header("ETag", '"the-file"')
         self.send_header("Content-Length", str(len(member) * repeats))
         self.end_headers()
-        full, rest = divmod(repeats, at_once)
-        block = member * at_once
+        full, rest = divmod(repeats, per_write)
+        block = member * per_write
         for _ in range(full):
             self.wfile.write(block)
         self.wfile.write(member * rest)
 
-    def _answer(self, status: int, payload: dict[str, object]) -> None:
+    def _respond(self, status: int, payload: dict[str, object]) -> None:
         body = json.dumps(payload).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -143,10 +118,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Say nothing.
-
-        Args:
-            format: Not used.
-            *args: Not used.
-        """
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        pass

@@ -1,7 +1,7 @@
-"""Whole processes, measured: CPU, time, peak memory; and the machine they ran on.
+"""Measures the CPU time, elapsed time and peak memory of processes, and describes the machine.
 
-Only the standard library, and little of that: Linux counts the memory of the process that starts
-another into the other's peak, so this one has to stay smaller than all that it measures.
+Imports little, and only from the standard library: on Linux, a process's peak memory includes that
+of the process that started it, so this process must stay smaller than those that it measures.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ ROOT = Path(__file__).parent.parent
 FOLDER = Path(__file__).parent
 ENVIRONMENTS = ROOT / ".venv-benchmarks"
 
-_MIB = 2**20
+MIB = 2**20
+GZIP_WBITS = 31
+"""zlib's `wbits` for data with gzip's header and trailer."""
 _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 _START_SECONDS = 120
 
 
 class Usage(NamedTuple):
-    """What a process took.
+    """The resources that a process used.
 
     Attributes:
-        cpu: Seconds, user and system.
-        wall: Seconds.
-        peak: The most memory it had, in MiB.
+        cpu: User and system time in seconds.
+        wall: Elapsed seconds.
+        peak: Peak memory in MiB.
     """
 
     cpu: float
@@ -47,19 +49,12 @@ class Usage(NamedTuple):
     peak: float
 
 
-class Failed(Exception):  # noqa: N818 - a row of the table
-    """A process did not do its job."""
+class PeerFailed(Exception):  # noqa: N818 - shown in the table
+    """A peer could not be installed or run, or missed contacts."""
 
 
-def middle(usages: Iterable[Usage]) -> Usage:
-    """Give the medians of several runs.
-
-    Args:
-        usages: At least one run.
-
-    Returns:
-        The median of each figure.
-    """
+def medians(usages: Iterable[Usage]) -> Usage:
+    """The median of each figure of one or more runs."""
     return Usage(*(median(figures) for figures in zip(*usages, strict=True)))
 
 
@@ -69,24 +64,21 @@ def run(
     reader: Callable[[IO[bytes]], None] | None = None,
     started: Callable[[int], None] | None = None,
 ) -> Usage:
-    """Run a process to its end, and measure it.
+    """Run a process until it exits, and measure it.
 
     Args:
-        command: What to run.
-        reader: Reads its stdout to the end, in a thread; without it stdout goes to /dev/null.
-        started: Is told the process's number.
-
-    Returns:
-        What it took.
+        command: The program and its arguments.
+        reader: Reads stdout to the end, in a thread; without it stdout goes to /dev/null.
+        started: Called with the process id.
 
     Raises:
-        Failed: It exited with an error; has its last line.
+        PeerFailed: The process failed; has the last line of its stderr.
     """
     environment = {name: text for name, text in os.environ.items() if not name.startswith("TAP_")}
     environment["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     with tempfile.TemporaryFile() as errors:
-        begin = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603 - commands of this folder
+        start = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603 - fixed commands
             command,
             cwd=ROOT,
             env=environment,
@@ -102,10 +94,10 @@ def run(
             reading.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:  # Ctrl-C or SIGTERM: leave nothing behind
+        except BaseException:  # Ctrl-C or SIGTERM
             process.kill()
             raise
-        wall = time.perf_counter() - begin
+        wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if reading and process.stdout:
             reading.join()
@@ -114,39 +106,21 @@ def run(
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()
             message = lines[-1] if lines else f"exit {process.returncode}"
-            raise Failed(message)
-    return Usage(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * _PEAK_UNIT / _MIB)
+            raise PeerFailed(message)
+    return Usage(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * _PEAK_UNIT / MIB)
 
 
 def python(environment: str) -> str:
-    """Give the path of an environment's Python.
-
-    Args:
-        environment: Its name.
-
-    Returns:
-        The path.
-
-    Raises:
-        Failed: It could not be set up; tells why.
-    """
+    """The path of Python in a virtualenv; raises PeerFailed if its installation failed."""
     problem = ENVIRONMENTS / f"{environment}.failed"
     if problem.exists():
         message = f"not installed: {problem.read_text(encoding='utf-8').strip()}"
-        raise Failed(message)
+        raise PeerFailed(message)
     return str(ENVIRONMENTS / environment / "bin" / "python")
 
 
 def versions(environment: str, packages: Sequence[str]) -> dict[str, str]:
-    """Look up what is installed.
-
-    Args:
-        environment: Its name.
-        packages: Names.
-
-    Returns:
-        The versions by package, and Python's own.
-    """
+    """The versions of Python and of the packages in a virtualenv."""
     program = (
         "import importlib.metadata as m, json, platform, sys\n"
         "found = {'Python': platform.python_version()}\n"
@@ -160,11 +134,7 @@ def versions(environment: str, packages: Sequence[str]) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine.
-
-    Returns:
-        System, processor, cores, memory, and how busy it is.
-    """
+    """Describe the machine and its load."""
     processor = platform.processor()
     processors = Path("/proc/cpuinfo")
     if processors.exists():
@@ -183,18 +153,18 @@ def machine() -> dict[str, Any]:
 
 @contextmanager
 def simulator(contacts: int, first: str, last: str) -> Iterator[dict[str, str]]:
-    """Run a simulated Space, in a process of its own.
+    """Run a simulated Space in a separate process.
 
     Args:
-        contacts: How many there are.
-        first: Earliest creation, a date.
-        last: Creations are before this date.
+        contacts: Number of contacts.
+        first: Date of the earliest contact.
+        last: Date after the latest contact.
 
     Yields:
-        Where it is: `api_url`, `api_key`.
+        The settings `api_url` and `api_key`.
 
     Raises:
-        Failed: It did not start.
+        PeerFailed: It did not start.
     """
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
@@ -219,7 +189,7 @@ def simulator(contacts: int, first: str, last: str) -> Iterator[dict[str, str]]:
             while not ready.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
                     message = "the simulator did not start"
-                    raise Failed(message)
+                    raise PeerFailed(message)
                 time.sleep(0.05)
             space: dict[str, str] = json.loads(ready.read_bytes())
             yield space
@@ -231,44 +201,37 @@ def simulator(contacts: int, first: str, last: str) -> Iterator[dict[str, str]]:
 def export(
     space: Mapping[str, str], first: str, last: str, settings: Mapping[str, object]
 ) -> Iterator[bytes]:
-    """Read an export's file, as the simulator stores it.
+    """Export contacts, and read the gzip file in pieces.
 
     Args:
-        space: Where the simulator is.
-        first: Earliest creation, a date.
-        last: Latest creation, a date.
-        settings: The tap's settings that ask for more fields.
+        space: The simulator's `api_url` and `api_key`.
+        first: Date of the earliest contact.
+        last: Date of the latest contact.
+        settings: The tap's settings for optional fields.
 
     Yields:
-        Pieces of gzip.
+        Compressed bytes.
     """
     url = f"{space['api_url']}/contacts/exports"
-    order = {"start_date": f"{first} 00:00:00", "end_date": f"{last} 00:00:00"}
+    window = {"start_date": f"{first} 00:00:00", "end_date": f"{last} 00:00:00"}
     headers = {"Authorization": f"Bearer {space['api_key']}", "Content-Type": "application/json"}
-    body = json.dumps({**order, **settings}).encode()
-    with _open(urllib.request.Request(url, body, headers)) as answer:  # noqa: S310 - loopback
-        number = json.load(answer)["export_id"]
-    with _open(urllib.request.Request(f"{url}/{number}", None, headers)) as answer:  # noqa: S310
-        file_url = json.load(answer)["download_url"]
+    body = json.dumps({**window, **settings}).encode()
+    with _open(urllib.request.Request(url, body, headers)) as response:  # noqa: S310 - loopback
+        number = json.load(response)["export_id"]
+    with _open(urllib.request.Request(f"{url}/{number}", None, headers)) as response:  # noqa: S310
+        file_url = json.load(response)["download_url"]
     with _open(urllib.request.Request(file_url)) as file:  # noqa: S310 - as above
         while piece := file.read(2**16):
             yield piece
 
 
 def _open(request: urllib.request.Request) -> IO[bytes]:
-    answer: IO[bytes] = urllib.request.urlopen(request)  # noqa: S310 - as above
-    return answer
+    response: IO[bytes] = urllib.request.urlopen(request)  # noqa: S310 - as above
+    return response
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a Markdown table: the first column to the left, figures to the right.
-
-    Args:
-        rows: The heading, then the rows.
-
-    Returns:
-        The lines.
-    """
+    """A Markdown table of a head and rows, with all columns but the first aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         " | ".join(
@@ -283,16 +246,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
 
 
-def end_in_order() -> None:
-    """Let SIGTERM end the processes that were started, as Ctrl-C does."""
+def exit_on_sigterm() -> None:
+    """Make SIGTERM stop the processes that were started, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
-def say(text: str) -> None:
-    """Print at once.
-
-    Args:
-        text: A line or several.
-    """
+def report(text: str) -> None:
+    """Print without buffering."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

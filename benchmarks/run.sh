@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tap's speed beside its peers', each in an environment of its own (.venv-benchmarks):
+# Compares the tap with its peers, each in a separate virtualenv in .venv-benchmarks:
 #   benchmarks/run.sh [--contacts 500000] [--rounds 3] [--only tap,textbook]
 #   benchmarks/run.sh scale [--largest 10000000]
 set -euo pipefail
@@ -7,13 +7,13 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source .ci/environment.sh
 
 folder=.venv-benchmarks
-what=speed
+benchmark=speed
 if [ "${1:-}" = scale ]; then
-  what=scale
+  benchmark=scale
   shift
 fi
 
-# Installs into an environment. If that fails, says why in a file: a peer's row in the table.
+# Installs packages into a virtualenv. If that fails, NAME.failed has the reason, for the table.
 install() {
   local name=$1 log=$folder/$1.log
   shift
@@ -28,14 +28,14 @@ install() {
 } >"$folder/$1.log" 2>&1
 
 mkdir -p "$folder"
-echo "Installing the tap and its peers into $folder: some minutes at first"
+echo "Installing the tap and its peers into $folder (a few minutes the first time)"
 for name in runner tap; do
   arguments=(--group simulator)
   [ $name = runner ] || arguments=(-r benchmarks/requirements/tap.txt .)
   install $name "${arguments[@]}" || { cat "$folder/$name.log" >&2 && exit 1; }
 done
 for name in singer-python airbyte-cdk dlt; do
-  [ $what = scale ] || install $name -r benchmarks/requirements/$name.txt || true
+  [ $benchmark = scale ] || install $name -r benchmarks/requirements/$name.txt || true
 done
 
-exec "$folder/runner/bin/python" -m "benchmarks.$what" "$@"
+exec "$folder/runner/bin/python" -m "benchmarks.$benchmark" "$@"

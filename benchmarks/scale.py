@@ -1,4 +1,4 @@
-"""What the tap takes as exports grow, when its reader is slow, and only to start."""
+"""Measures the tap's CPU time and memory by export size, in hard cases, and at start-up."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from typing import IO, TYPE_CHECKING, Any
 from benchmarks.files import API_KEY, File, FileServer
 from benchmarks.measure import (
     FOLDER,
+    GZIP_WBITS,
+    MIB,
     Usage,
-    end_in_order,
+    exit_on_sigterm,
     export,
     machine,
-    middle,
+    medians,
     python,
+    report,
     run,
-    say,
     simulator,
     table,
     versions,
@@ -38,9 +40,7 @@ _MEMBER_CONTACTS = 10_000
 _SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 _RUNS = {10_000: 9, 100_000: 5, 1_000_000: 3}
 _START_RUNS = 9
-_SECOND_MICROSECONDS = 1e6
-_MIB = 2**20
-_GZIP = 31  # zlib's name for "with gzip's header and trailer"
+_MICROSECONDS = 1e6
 _WIDE = {"include_comet_tokens": True, "include_all_emails": True}
 _PACKAGES = ["tap-cometly", "singer-sdk", "msgspec", "isal"]
 _DATES = ("2024-01-01", "2025-01-01")
@@ -52,8 +52,8 @@ class Read:
     """A run of the tap over a file.
 
     Attributes:
-        usage: What the process took.
-        reading: CPU seconds from its request for the file to its end.
+        usage: Of the whole process.
+        reading: CPU seconds from the download request to the end of the process.
     """
 
     usage: Usage
@@ -61,20 +61,14 @@ class Read:
 
 
 class Scale:
-    """The tap over files of any size."""
+    """Measurements of the tap, with temporary files in a folder."""
 
     def __init__(self, files: FileServer, folder: Path) -> None:
-        """Prepare.
-
-        Args:
-            files: Serves the files.
-            folder: For files that are thrown away.
-        """
         self._files = files
         self._folder = folder
         self._tap = str(Path(python("tap")).with_name("tap-cometly"))
         self._bare = [python("tap"), "-m", "benchmarks.peers.bare"]
-        self.loaded = middle([run([*self._bare, "--version"]) for _ in range(3)]).peak
+        self.loaded = medians([run([*self._bare, "--version"]) for _ in range(3)]).peak
 
     def read(
         self,
@@ -82,49 +76,36 @@ class Scale:
         settings: Mapping[str, object] | None = None,
         reader: Callable[[IO[bytes]], None] | None = None,
     ) -> Read:
-        """Run the tap over a file.
-
-        Args:
-            file: What every export holds.
-            settings: Settings beside those of the export.
-            reader: Reads its output.
-
-        Returns:
-            What it took.
-        """
+        """Run the tap over a file, with additional settings; `reader` reads its output."""
         path = self._write("config", {**self._access(), "window_days": 1000, **(settings or {})})
         self._files.serve(file)
 
-        def started(number: int) -> None:
-            self._files.reader = number
+        def started(process_id: int) -> None:
+            self._files.reader = process_id
 
         usage = run([self._tap, "--config", path], reader=reader, started=started)
         return Read(usage, usage.cpu - (self._files.cpu_at_request or 0))
 
     def start_ups(self) -> list[list[str]]:
-        """Measure what it takes to start, in turn with an SDK tap that does nothing.
-
-        Returns:
-            A table.
-        """
+        """The table of the start-up, compared with an SDK tap that does nothing."""
         bookmark = {"replication_key": "created_until", "replication_key_value": "2025-01-01"}
         state = self._write("state", {"bookmarks": {"contacts": bookmark}})
         config = self._write("config", self._access())
-        nothing = self._write("nothing", {})
+        empty = self._write("empty", {})
         cases = {
             "--version": (["--version"], ["--version"]),
             "--discover": (["--discover"], ["--discover"]),
             "a run with nothing to do": (
                 ["--config", config, "--state", state],
-                ["--config", nothing, "--state", state],
+                ["--config", empty, "--state", state],
             ),
         }
         rows = [["start-up", "CPU s", "bare SDK tap", "ratio", "wall s", "bare wall s"]]
-        for name, (mine, bare) in cases.items():
+        for name, (options, bare) in cases.items():
             pairs = [
-                (run([self._tap, *mine]), run([*self._bare, *bare])) for _ in range(_START_RUNS)
+                (run([self._tap, *options]), run([*self._bare, *bare])) for _ in range(_START_RUNS)
             ]
-            tap, base = (middle(usages) for usages in zip(*pairs, strict=True))
+            tap, base = (medians(usages) for usages in zip(*pairs, strict=True))
             rows.append(
                 [
                     name,
@@ -140,42 +121,32 @@ class Scale:
     def sizes(
         self, kind: str, member: bytes, largest: int, settings: Mapping[str, object]
     ) -> list[list[str]]:
-        """Measure the CPU for a contact, from small files to large ones.
+        """The table of CPU time and memory by number of contacts.
 
         Args:
-            kind: What to call the contacts.
-            member: Gzip of so many of them.
-            largest: How many contacts at most.
-            settings: What they need.
-
-        Returns:
-            A table.
+            kind: The table's first head.
+            member: A gzip member with _MEMBER_CONTACTS contacts.
+            largest: The largest number of contacts to measure.
+            settings: The tap's settings for these contacts.
         """
         tiny = File(gzip.compress(b'{"id":1}\n'), 1)
         tail = median(self.read(tiny, settings).reading for _ in range(_START_RUNS))
-        rows = [[kind, "CPU, us a contact", "to 10,000", "peak MiB", "above the SDK"]]
+        rows = [[kind, "CPU, µs per contact", "vs 10,000", "peak MiB", "above the SDK"]]
         first = 0.0
         for size in _SIZES:
             if size > largest:
                 break
             file = File(member, size // _MEMBER_CONTACTS)
             reads = [self.read(file, settings) for _ in range(_RUNS.get(size, 1))]
-            each = (median(one.reading for one in reads) - tail) / size * _SECOND_MICROSECONDS
-            first = first or each
+            cpu = (median(one.reading for one in reads) - tail) / size * _MICROSECONDS
+            first = first or cpu
             peak = max(one.usage.peak for one in reads)
-            rows.append([f"{size:,}", f"{each:.2f}", f"{each / first:.2f}", *self._memory(peak)])
-            say(f"  {kind}: {size:,}")
+            rows.append([f"{size:,}", f"{cpu:.2f}", f"{cpu / first:.2f}", *self._memory(peak)])
+            report(f"  {kind}: {size:,}")
         return rows
 
     def hard_cases(self, member: bytes) -> list[list[str]]:
-        """Measure the memory where it may be wanted most.
-
-        Args:
-            member: Gzip of so many contacts.
-
-        Returns:
-            A table.
-        """
+        """The table of memory in cases that may need more of it."""
         ten = File(member, 10)
         maps = {"contacts": {"email": "md5(email) if email else None"}}
         with tempfile.TemporaryDirectory() as folder:
@@ -185,10 +156,10 @@ class Scale:
             }
             reads = {
                 "100,000 contacts, fast reader": self.read(ten),
-                "the same, read at 10 MiB a second": self.read(ten, reader=_slow),
+                "the same, read at 10 MiB per second": self.read(ten, reader=_slow),
                 "the same, a stream map": self.read(ten, {"stream_maps": maps}),
                 "the same, BATCH files": self.read(ten, {"batch_config": batch}),
-                "12 exports of 100,000, 5 ahead": self.read(
+                "12 exports of 100,000, 5 in flight": self.read(
                     ten, {"window_days": 31, "max_concurrent_exports": 5}
                 ),
                 "one line of 15 MiB, then 100,000": self.read(
@@ -215,58 +186,58 @@ class Scale:
 
 def _slow(stdout: IO[bytes]) -> None:
     while os.read(stdout.fileno(), 2**16):
-        time.sleep(2**16 / (10 * _MIB))
+        time.sleep(2**16 / (10 * MIB))
 
 
 def _make_member(space: Mapping[str, str], settings: Mapping[str, object]) -> bytes:
-    """Have the simulator make a file of contacts."""
+    """A gzip member with the contacts of the simulator."""
     return b"".join(export(space, *_DATES, settings))
 
 
 def _long_line(mebibytes: int) -> bytes:
-    """Gzip of one contact with a long name, made piece by piece: this process has to stay small."""
-    compressor = zlib.compressobj(wbits=_GZIP)
-    parts = [b'{"id":1,"name":"', *[b"x" * _MIB] * mebibytes, b'"}\n']
+    """A gzip member with one long line, compressed in pieces to keep this process small."""
+    compressor = zlib.compressobj(wbits=GZIP_WBITS)
+    parts = [b'{"id":1,"name":"', *[b"x" * MIB] * mebibytes, b'"}\n']
     return b"".join([*map(compressor.compress, parts), compressor.flush()])
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run.sh scale", description=__doc__)
-    parser.add_argument("--largest", type=int, default=_SIZES[-1], help="Contacts in a file.")
+    parser.add_argument("--largest", type=int, default=_SIZES[-1], help="Contacts per file.")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print the tables, write the file."""
-    end_in_order()
+    """Measure, print the tables, and write scale.md."""
+    exit_on_sigterm()
     largest = _arguments().largest
-    found: dict[str, Any] = machine()
+    host: dict[str, Any] = machine()
     with simulator(_MEMBER_CONTACTS, *_DATES) as space:
         narrow, wide = _make_member(space, {}), _make_member(space, _WIDE)
     with FileServer() as files, tempfile.TemporaryDirectory() as folder:
         scale = Scale(files, Path(folder))
-        say("Start-up")
+        report("Start-up")
         tables = [scale.start_ups()]
-        say("Sizes")
+        report("Sizes")
         tables.append(scale.sizes("5 fields", narrow, largest, {}))
         tables.append(scale.sizes("with tokens and e-mails", wide, largest, _WIDE))
-        say("Memory")
+        report("Memory")
         tables.append(scale.hard_cases(narrow))
         loaded = scale.loaded
     packages = ", ".join(f"{name} {of}" for name, of in versions("tap", _PACKAGES).items())
     about = (
-        f"{datetime.now(UTC).date()}. {found['system']}, {found['processor']}, {found['cores']} "
-        f"cores, {found['memory_gib']} GiB; load {found['load_at_start']} before, "
+        f"{datetime.now(UTC).date()}. {host['system']}, {host['processor']}, {host['cores']} "
+        f"cores, {host['memory_gib']} GiB; load {host['load_at_start']} before, "
         f"{os.getloadavg()[0]:.1f} after. {packages}.\n"
         f"Peak of the interpreter with the SDK loaded (`--version` of a bare SDK tap): "
         f"{loaded:.0f} MiB.\n"
-        f"CPU a contact: from the request for the file to the end of the process, less the same "
+        f"CPU per contact: from the download request to the end of the process, minus the same "
         f"for a file of one contact."
     )
-    shown = "\n\n".join([*map(table, tables), about])
-    say(f"\n{shown}")
-    (FOLDER / "scale.md").write_text(f"{shown}\n", encoding="utf-8")
-    say("Written: scale.md in benchmarks/")
+    text = "\n\n".join([*map(table, tables), about])
+    report(f"\n{text}")
+    (FOLDER / "scale.md").write_text(f"{text}\n", encoding="utf-8")
+    report("Wrote benchmarks/scale.md")
 
 
 if __name__ == "__main__":

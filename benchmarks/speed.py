@@ -1,4 +1,4 @@
-"""The tap beside its peers: the same simulated export, whole processes, one table of ratios."""
+"""Compares the tap with its peers: whole processes that read the same simulated export."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from benchmarks import chart
 from benchmarks.measure import (
     ENVIRONMENTS,
     FOLDER,
-    Failed,
+    GZIP_WBITS,
+    PeerFailed,
     Usage,
-    end_in_order,
+    exit_on_sigterm,
     export,
     machine,
-    middle,
+    medians,
     python,
+    report,
     run,
-    say,
     simulator,
     table,
     versions,
@@ -38,9 +39,8 @@ KINDS = {
     "5 fields": {},
     "with tokens and e-mails": {"include_comet_tokens": True, "include_all_emails": True},
 }
-_FIRST, _LAST, _EARLY, _CHECKED = "2024-01-01", "2025-01-01", "2024-01-02", "2024-02-01"
+_START, _END, _ONE_DAY, _ONE_MONTH = "2024-01-01", "2025-01-01", "2024-01-02", "2024-02-01"
 _LONGEST_PROBLEM = 80
-_GZIP = 31  # zlib's name for "with gzip's header and trailer"
 _PACKAGES = {
     "tap": ["tap-cometly", "singer-sdk", "msgspec", "isal", "requests", "simplejson"],
     "singer-python": ["singer-python", "simplejson"],
@@ -51,17 +51,17 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to do the tap's job.
+    """A program that reads the contacts of an export.
 
     Attributes:
-        key: Its short name.
-        label: What the table calls it.
-        environment: Where it is installed.
-        module: What is run; None is the tap itself.
-        settings: What it is set to, beside the export's settings.
-        options: What its command line has more.
-        counts: How one learns how many contacts it read: by its RECORD lines, by the number that it
-            prints, or by the files that it writes.
+        key: Short name, for `--only`.
+        label: Name in the table.
+        environment: The virtualenv in which it is installed.
+        module: Module of benchmarks.peers; None for the tap itself.
+        settings: Settings in addition to those of the export.
+        options: Additional command-line options.
+        counts: How the contacts are counted: its RECORD lines, the number that it prints, or the
+            lines of the files that it writes.
     """
 
     key: str
@@ -73,14 +73,7 @@ class Peer:
     counts: str = "lines"
 
     def command(self, config: Path) -> list[str]:
-        """Give what is run.
-
-        Args:
-            config: The file of its settings.
-
-        Returns:
-            A command line.
-        """
+        """The command that runs it with a config file."""
         interpreter = python(self.environment)
         if self.module is None:
             program = [str(Path(interpreter).with_name("tap-cometly"))]
@@ -90,14 +83,7 @@ class Peer:
 
 
 def peers(batches: Path) -> list[Peer]:
-    """List the peers, in the order of the table.
-
-    Args:
-        batches: The folder for BATCH files.
-
-    Returns:
-        Peers.
-    """
+    """All peers in the order of the table, with the folder for BATCH files."""
     md5 = {"stream_maps": {"contacts": {"email": "md5(email) if email else None"}}}
     batch = {
         "batch_config": {
@@ -110,10 +96,10 @@ def peers(batches: Path) -> list[Peer]:
         Peer("map", "tap-cometly, a stream map (md5)", settings=md5),
         Peer("batch", "tap-cometly, BATCH files", settings=batch, counts="files"),
         Peer(TEXTBOOK, "textbook SDK tap", module="textbook"),
-        Peer("textbook-map", "textbook SDK tap, that stream map", module="textbook", settings=md5),
+        Peer("textbook-map", "textbook SDK tap, same stream map", module="textbook", settings=md5),
         Peer(TUNED, "SDK tap with msgspec", module="tuned"),
         Peer("unchecked", "SDK tap, msgspec, isal, unchecked", module="unchecked"),
-        Peer("singer", "singer-python, loop by hand", "singer-python", "singer_loop"),
+        Peer("singer", "singer-python, own loop", "singer-python", "singer_loop"),
         Peer("airbyte", "airbyte-cdk, AsyncRetriever", "airbyte-cdk", "airbyte_async"),
         Peer("dlt", "dlt, extract only", "dlt", "dlt_extract", counts="number"),
         Peer(LIMIT, "limit: decompress, decode", "tap", "limits", {}, ["--decode"], "number"),
@@ -123,14 +109,14 @@ def peers(batches: Path) -> list[Peer]:
 
 @dataclass
 class Row:
-    """A peer with one kind of records.
+    """The results of a peer for one kind of records.
 
     Attributes:
-        peer: Who.
-        kind: What kind of records.
-        problem: Why there are no figures, if there are none.
-        runs: Each run over all contacts.
-        starts: Each run over a day's contacts that are hardly any: what starting costs.
+        peer: The peer.
+        kind: Key of KINDS.
+        problem: Why there are no figures; empty if there are any.
+        runs: Runs over all contacts.
+        starts: Runs over one day, which show the cost of start-up.
     """
 
     peer: Peer
@@ -141,68 +127,60 @@ class Row:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds of a run."""
-        return middle(self.runs).cpu
+        """Median CPU seconds of a run."""
+        return medians(self.runs).cpu
 
     @property
     def reading(self) -> float:
-        """CPU seconds of a run, start-up aside."""
-        return self.cpu - middle(self.starts).cpu
+        """Median CPU seconds of a run without start-up."""
+        return self.cpu - medians(self.starts).cpu
 
 
 class Benchmark:
-    """Peers, rounds and what came of them."""
+    """Runs the peers against a simulated Space, with temporary files in a folder."""
 
     def __init__(
         self, arguments: argparse.Namespace, space: Mapping[str, str], folder: Path
     ) -> None:
-        """Prepare the settings of all runs.
-
-        Args:
-            arguments: Of the command line.
-            space: Where the simulator is.
-            folder: For files that are thrown away.
-        """
         self._rounds: int = arguments.rounds
         self._space = space
         self._folder = folder
         self._batches = folder / "batches"
         self._batches.mkdir()
-        wanted = arguments.only.split(",") if arguments.only else None
-        chosen = [peer for peer in peers(self._batches) if not wanted or peer.key in wanted]
-        self.rows = [Row(peer, kind) for kind in KINDS for peer in chosen]
-        self._to_check: dict[str, int] = {}
+        only = arguments.only.split(",") if arguments.only else None
+        selected = [peer for peer in peers(self._batches) if not only or peer.key in only]
+        self.rows = [Row(peer, kind) for kind in KINDS for peer in selected]
+        self._expected: dict[str, int] = {}
 
     def measure(self) -> None:
         """Check every peer once, then measure them in turn, round by round."""
         for kind, settings in KINDS.items():
-            # So that the simulator makes the large file now, and keeps it.
-            for until in (_LAST, _CHECKED):
-                self._to_check[kind] = _lines_in(export(self._space, _FIRST, until, settings))
+            # The export up to _END makes the simulator generate and cache the large file now.
+            for until in (_END, _ONE_MONTH):
+                self._expected[kind] = _lines_in(export(self._space, _START, until, settings))
         for row in self.rows:
             try:
                 self._check(row)
-            except Failed as why:
-                row.problem = str(why)
-            said = row.problem or "reads every contact"
-            say(f"  {row.kind}: {row.peer.label}: {said}")
+            except PeerFailed as error:
+                row.problem = str(error)
+            report(f"  {row.kind}: {row.peer.label}: {row.problem or 'reads every contact'}")
         for number in range(1, self._rounds + 1):
-            say(f"Round {number} of {self._rounds}")
+            report(f"Round {number} of {self._rounds}")
             for row in self.rows:
                 if row.problem:
                     continue
-                row.starts.append(self._run(row, _EARLY))
-                row.runs.append(self._run(row, _LAST))
+                row.starts.append(self._run(row, _ONE_DAY))
+                row.runs.append(self._run(row, _END))
 
     def _check(self, row: Row) -> None:
-        counted = _Counter(row.peer.counts)
-        self._run(row, _CHECKED, counted)
+        counter = _Counter(row.peer.counts)
+        self._run(row, _ONE_MONTH, counter)
         if row.peer.counts == "files":
-            counted.count = sum(_lines_in([file.read_bytes()]) for file in self._batches.iterdir())
-        expected = self._to_check[row.kind]
-        if counted.count != expected:
-            message = f"read {counted.count:,} of {expected:,} contacts"
-            raise Failed(message)
+            counter.count = sum(_lines_in([file.read_bytes()]) for file in self._batches.iterdir())
+        expected = self._expected[row.kind]
+        if counter.count != expected:
+            message = f"read {counter.count:,} of {expected:,} contacts"
+            raise PeerFailed(message)
 
     def _run(self, row: Row, until: str, counter: _Counter | None = None) -> Usage:
         for file in self._batches.iterdir():
@@ -210,7 +188,7 @@ class Benchmark:
         config = {
             "api_url": self._space["api_url"],
             "api_key": self._space["api_key"],
-            "start_date": f"{_FIRST}T00:00:00+00:00",
+            "start_date": f"{_START}T00:00:00+00:00",
             "end_date": f"{until}T00:00:00+00:00",
             "window_days": 1000,
             **KINDS[row.kind],
@@ -222,7 +200,7 @@ class Benchmark:
 
 
 class _Counter:
-    """Reads stdout, and counts contacts."""
+    """Reads stdout and counts the contacts."""
 
     def __init__(self, counts: str) -> None:
         self._counts = counts
@@ -237,29 +215,21 @@ class _Counter:
 
 
 def _lines_in(pieces: Iterable[bytes]) -> int:
-    decompressor = zlib.decompressobj(wbits=_GZIP)
+    decompressor = zlib.decompressobj(wbits=GZIP_WBITS)
     return sum(decompressor.decompress(piece).count(b"\n") for piece in pieces)
 
 
-def report(rows: Sequence[Row], contacts: int) -> str:
-    """Lay out the results as one table.
-
-    Args:
-        rows: All peers with all kinds of records.
-        contacts: How many each read.
-
-    Returns:
-        Markdown.
-    """
+def results_table(rows: Sequence[Row], contacts: int) -> str:
+    """The results as one Markdown table; every run read `contacts` contacts."""
     cells = [
         [
             "",
             "records per CPU s",
             "x textbook",
             "x msgspec",
-            "CPU : limit",
+            "CPU / limit",
             "CPU s",
-            "least to most",
+            "min to max",
             "start-up",
             "wall s",
             "peak MiB",
@@ -273,7 +243,7 @@ def report(rows: Sequence[Row], contacts: int) -> str:
             if not row.runs:
                 cells.append([f"{row.peer.label}: {_cell(row.problem)}", *["-"] * 9])
                 continue
-            usage = middle(row.runs)
+            usage = medians(row.runs)
             limit = measured.get(LIMIT)
             cells.append(
                 [
@@ -284,7 +254,7 @@ def report(rows: Sequence[Row], contacts: int) -> str:
                     f"{row.reading / limit.reading:.1f}" if limit else "-",
                     f"{usage.cpu:.2f}",
                     "{:.2f} to {:.2f}".format(*_bounds(row)),
-                    f"{middle(row.starts).cpu:.2f}",
+                    f"{medians(row.starts).cpu:.2f}",
                     f"{usage.wall:.1f}",
                     f"{usage.peak:.0f}",
                 ]
@@ -293,7 +263,7 @@ def report(rows: Sequence[Row], contacts: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """The end of an error, which says more than its begin, as a table's cell holds it."""
+    """The end of an error message, without the column separator."""
     return text.rpartition(" | ")[2].replace("|", "/")[-_LONGEST_PROBLEM:]
 
 
@@ -306,17 +276,17 @@ def _ratio(base: Row | None, row: Row) -> str:
     return f"{base.cpu / row.cpu:.1f}" if base else "-"
 
 
-def _about(found: Mapping[str, Any], arguments: argparse.Namespace) -> str:
-    on = found["machine"]
+def _about(results: Mapping[str, Any], arguments: argparse.Namespace) -> str:
+    host = results["machine"]
     packages = "; ".join(
         f"{environment}: " + ", ".join(f"{name} {version}" for name, version in of.items())
-        for environment, of in found["versions"].items()
+        for environment, of in results["versions"].items()
     )
     return (
         f"{arguments.contacts:,} contacts, medians of {arguments.rounds} interleaved rounds, "
-        f"{found['date']}. {on['system']}, {on['processor']}, {on['cores']} cores, "
-        f"{on['memory_gib']} GiB; load {on['load_at_start']} before, "
-        f"{found['load_at_end']} after.\n"
+        f"{results['date']}. {host['system']}, {host['processor']}, {host['cores']} cores, "
+        f"{host['memory_gib']} GiB; load {host['load_at_start']} before, "
+        f"{results['load_at_end']} after.\n"
         f"Versions: {packages}."
     )
 
@@ -326,15 +296,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--contacts", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3)
     keys = ", ".join(peer.key for peer in peers(Path.cwd()))
-    parser.add_argument("--only", help=f"Peers, by comma: {keys}; nothing is written then.")
+    parser.add_argument("--only", help=f"Comma-separated peers ({keys}); writes no files.")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print the table, write the files."""
-    end_in_order()
+    """Measure, print the table, and write the files."""
+    exit_on_sigterm()
     arguments = _arguments()
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "contacts": arguments.contacts,
         "rounds": arguments.rounds,
@@ -345,20 +315,19 @@ def main() -> None:
             if not (ENVIRONMENTS / f"{name}.failed").exists()
         },
     }
-    say(f"Starting a simulated Space with {arguments.contacts:,} contacts")
+    report(f"Starting a simulated Space with {arguments.contacts:,} contacts")
     with (
-        simulator(arguments.contacts, _FIRST, _LAST) as space,
+        simulator(arguments.contacts, _START, _END) as space,
         tempfile.TemporaryDirectory() as folder,
     ):
         benchmark = Benchmark(arguments, space, Path(folder))
         benchmark.measure()
-    found["load_at_end"] = round(os.getloadavg()[0], 1)
-    shown = report(benchmark.rows, arguments.contacts)
-    about = _about(found, arguments)
-    say(f"\n{shown}\n\n{about}")
+    results["load_at_end"] = round(os.getloadavg()[0], 1)
+    text = f"{results_table(benchmark.rows, arguments.contacts)}\n\n{_about(results, arguments)}\n"
+    report(f"\n{text}")
     if arguments.only:
         return
-    found["results"] = [
+    results["results"] = [
         {
             "peer": row.peer.key,
             "label": row.peer.label,
@@ -369,9 +338,9 @@ def main() -> None:
         }
         for row in benchmark.rows
     ]
-    text = json.dumps(found, indent=1, ensure_ascii=False)
+    (FOLDER / "results.md").write_text(text, encoding="utf-8")
+    text = json.dumps(results, indent=1, ensure_ascii=False)
     (FOLDER / "results.json").write_text(f"{text}\n", encoding="utf-8")
-    (FOLDER / "results.md").write_text(f"{shown}\n\n{about}\n", encoding="utf-8")
     bars = {
         kind: {
             row.peer.label: base.cpu / row.cpu
@@ -384,9 +353,9 @@ def main() -> None:
     }
     if bars:
         (FOLDER / "speed.svg").write_text(
-            chart.draw(bars, "Contacts per CPU second, the textbook SDK tap = 1"), encoding="utf-8"
+            chart.draw(bars, "Contacts per CPU second (textbook SDK tap = 1)"), encoding="utf-8"
         )
-    say("Written: results.json, results.md and speed.svg in benchmarks/")
+    report("Wrote results.json, results.md and speed.svg in benchmarks/")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What `demo.sh` needs besides bash."""
+"""Prints the results of `demo.sh`, and draws the README's picture."""

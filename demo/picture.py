@@ -25,15 +25,7 @@ aria-label={label}>
 
 
 def terminal(title: str, text: str) -> str:
-    """Draw a terminal.
-
-    Args:
-        title: Its title bar.
-        text: Its content.
-
-    Returns:
-        An SVG document.
-    """
+    """Draw a terminal as an SVG document."""
     rows = text.expandtabs().rstrip().split("\n")
     width = max(_cells(row) for row in (title, *rows)) * _CELL_WIDTH + 2 * _MARGIN
     # A width for each row keeps columns aligned in any font.
@@ -54,7 +46,7 @@ def terminal(title: str, text: str) -> str:
 
 
 def _cells(row: str) -> int:
-    """How many columns a terminal needs for a row."""
+    """The width of a row in terminal columns."""
     return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in row)
 
 

@@ -42,7 +42,7 @@ from both_runs.tap_cometly.contacts group by all order by 1
 
 
 def main() -> None:
-    """Read the arguments: the database, its copy after the first run, Meltano's state, the zone."""
+    """Print the report; arguments: database, its copy from the first run, state file, time zone."""
     database, first_run, state_file, zone = sys.argv[1:]
     state = json.loads(Path(state_file).read_text(encoding="utf-8"))
     bookmark = state["singer_state"]["bookmarks"]["contacts"]["replication_key_value"]
@@ -54,8 +54,8 @@ def main() -> None:
     for title, query in (("First contact", _FIRST), ("Last contact", _LAST)):
         [(contact_id, name, since, until)] = connection.execute(query).fetchall()
         _print(f"{title:<14} {contact_id}, {name}; created from {since} to {until}")
-    [(new, again)] = connection.execute(_SECOND_RUN).fetchall()
-    _print(f"Second run     {new:,} new contacts; {again:,} updated, because of the lookback")
+    [(new, updated)] = connection.execute(_SECOND_RUN).fetchall()
+    _print(f"Second run     {new:,} new contacts; {updated:,} updated, because of the lookback")
     _print(f"Bookmark       {bookmark}, in Meltano's state")
     _print("")
 

@@ -9,8 +9,8 @@
         downloads = [request for request in simulator.requests if request.kind == "download"]
 """
 
-from simulator.journal import Request
 from simulator.population import Contact, Population
+from simulator.request_log import Request
 from simulator.server import Simulator
 from simulator.space import Space
 

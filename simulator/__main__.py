@@ -24,8 +24,8 @@ _NOT_NEGATIVE = click.FloatRange(min=0)
 _COUNT = click.IntRange(min=0)
 
 
-def _list_faults(context: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
-    if wanted:
+def _list_faults(context: click.Context, _option: click.Parameter, selected: bool) -> None:  # noqa: FBT001
+    if selected:
         click.echo(describe())
         context.exit()
 
@@ -41,7 +41,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
 
 @click.command(name="python -m simulator", context_settings={"show_default": True})
 @click.option("--size", type=_COUNT, default=20_000, help="Number of contacts.")
-@click.option("--seed", type=int, default=0, help="The same seed gives the same contacts.")
+@click.option("--seed", type=int, default=0, help="Seed of the generated contacts.")
 @click.option(
     "--since",
     type=click.DateTime(),
@@ -51,7 +51,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
 @click.option(
     "--until",
     type=click.DateTime(),
-    help="Contacts are created before this time, UTC; future ones do not exist yet.",
+    help="Contacts are created before this time, UTC; those in the future do not exist yet.",
     show_default=f"in {_DAYS_AHEAD} days",
 )
 @click.option("--timezone", default="UTC", callback=_zone, help="The Space's time zone.")
@@ -71,25 +71,25 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Exports processed at a time; the others stay queued.",
-    show_default="all",
+    help="Number of exports processed in parallel; the others stay queued.",
+    show_default="no limit",
 )
 @click.option(
     "--max-exports-in-flight",
     type=click.IntRange(min=1),
-    help="Refuse a create while so many exports are queued or processing.",
+    help="Refuse a create while this many exports are queued or processing.",
     show_default="no limit",
 )
 @click.option(
     "--in-flight-refusal",
     type=click.Choice(["409", "422", "423"]),
     default="409",
-    help="The status of that refusal.",
+    help="The HTTP status of that refusal.",
 )
 @click.option(
     "--max-range-days",
     type=click.FloatRange(min=0, min_open=True),
-    help="Refuse a longer range with 422.",
+    help="Refuse a create with a longer range with 422.",
     show_default="no limit",
 )
 @click.option("--creates-per-minute", type=_COUNT, default=5, help="0: no limit.")
@@ -114,7 +114,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write URLs, key and time zone to this file, as JSON, once the ports are open.",
+    help="Write the config and the storage URL as JSON to this file once the ports are open.",
 )
 def main(  # noqa: PLR0913
     *,
@@ -150,7 +150,7 @@ def main(  # noqa: PLR0913
         space,
         api_port=api_port,
         storage_port=storage_port,
-        on_answer=_print_request if verbose else None,
+        on_response=_print_request if verbose else None,
     )
     for text in faults:
         try:
@@ -160,8 +160,8 @@ def main(  # noqa: PLR0913
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda *_: stopped.set())
     try:
         simulator.start()
     except OSError as error:
@@ -174,7 +174,7 @@ def main(  # noqa: PLR0913
     }
     if ready_file is not None:
         ready = config | {"storage_url": simulator.storage_url}
-        # Renamed when complete: a process that waits for the file never reads half of it.
+        # Written to a temporary file first, so that no process reads an incomplete file.
         part = ready_file.with_name(f"{ready_file.name}.part")
         part.write_text(json.dumps(ready), encoding="utf-8")
         part.replace(ready_file)
@@ -193,8 +193,8 @@ def _print_config(simulator: Simulator, config: dict[str, str]) -> None:
         f"  key       {space.api_key}\n"
         f"  storage   {simulator.storage_url}\n"
         f"  overview  {overview}\n"
-        f"A config.json for the tap:\n{json.dumps(config, indent=2)}\n"
-        "Stop it with Ctrl-C."
+        f"config.json for the tap:\n{json.dumps(config, indent=2)}\n"
+        "Press Ctrl-C to stop."
     )
 
 
@@ -206,7 +206,7 @@ def _print_request(request: Request) -> None:
         if request.start and request.end
         else ""
     )
-    export_status = f" {request.said}" if request.said else ""
+    export_status = f" {request.export_status}" if request.export_status else ""
     fault = f" [{request.fault}]" if request.fault else ""
     click.echo(
         f"{time} {request.kind}{export}{window}: "

@@ -11,24 +11,24 @@ import msgspec
 
 from simulator import wire
 from simulator.faults import (
-    Answer,
     ExportFault,
     MalformedHeader,
     Refuse,
     Reset,
+    Respond,
     TooManyRequests,
 )
+from simulator.server_state import API_PREFIX
 from simulator.space import Quota, Refused
-from simulator.world import API_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
 
-    from simulator.journal import Kind, Request
-    from simulator.space import Endpoint, Space
-    from simulator.world import World
+    from simulator.request_log import Kind, Request
+    from simulator.server_state import ServerState
+    from simulator.space import ApiEndpoint, Space
 
     _Result = tuple[int, dict[str, object]]
 
@@ -38,91 +38,87 @@ _EXPORTS = f"{API_PREFIX}/contacts/exports"
 
 
 class Api:
-    """Cometly's two calls and `GET /simulator`."""
+    """Cometly's two endpoints and `GET /simulator`."""
 
-    def __init__(self, world: World) -> None:
-        """Serve this world."""
-        self._world = world
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
 
     def kind_of(self, request: web.BaseRequest) -> Kind:
-        """Which call a request is."""
+        """The kind of a request."""
         if request.method == "POST" and request.path == _EXPORTS:
             return "create"
         if request.method == "GET" and _export_id(request).isdecimal():
             return "poll"
         return "other"
 
-    async def handle(self, request: web.BaseRequest, record: Request) -> web.Response | None:
-        """Answer a request.
+    async def handle(self, request: web.BaseRequest, entry: Request) -> web.Response | None:
+        """The response to a request, or None if aiohttp has nothing to send.
 
         Args:
             request: The request.
-            record: Its entry in the log.
-
-        Returns:
-            The answer to send; None if it is sent or there is none.
+            entry: Its log entry, to be completed.
         """
-        if record.kind == "create":
-            return await self._create(request, record)
-        if record.kind == "poll":
-            return await self._poll(request, record)
+        if entry.kind == "create":
+            return await self._create(request, entry)
+        if entry.kind == "poll":
+            return await self._poll(request, entry)
         if request.method == "GET" and request.path == OVERVIEW:
-            return wire.json_answer(200, self._world.overview())
+            return wire.json_response(200, self._state.overview())
         message = f"The route {request.path.lstrip('/')} could not be found."
-        return wire.json_answer(404, {"message": message})
+        return wire.json_response(404, {"message": message})
 
-    async def _create(self, request: web.BaseRequest, record: Request) -> web.Response | None:
-        world, space = self._world, self._world.space
-        record.json = _read_json(request, await request.read())
-        # The refusal comes later, after key and rate limit.
+    async def _create(self, request: web.BaseRequest, entry: Request) -> web.Response | None:
+        state, space = self._state, self._state.space
+        entry.json = _read_json(request, await request.read())
+        # `create` refuses an invalid request, after the key and the rate limit.
         with suppress(Refused):
-            record.start, record.end = space.read_order(record.json).instants
+            entry.start, entry.end = space.parse_export_request(entry.json).utc_window
 
         def create() -> _Result:
-            export = space.create(space.read_order(record.json))
-            record.export_id = export.id
-            world.faults.export_faults("create", record)
+            export = space.create(space.parse_export_request(entry.json))
+            entry.export_id = export.id
+            state.faults.export_faults("create", entry)
             return 202, {"export_id": export.id, "status": "queued"}
 
-        return await self._answer("create", request, record, create)
+        return await self._answer("create", request, entry, create)
 
-    async def _poll(self, request: web.BaseRequest, record: Request) -> web.Response | None:
-        world, space = self._world, self._world.space
+    async def _poll(self, request: web.BaseRequest, entry: Request) -> web.Response | None:
+        state, space = self._state, self._state.space
         export = space.exports.get(int(_export_id(request)))
         if export is not None:
-            record.export_id = export.id
-            record.start, record.end = export.order.instants
+            entry.export_id = export.id
+            entry.start, entry.end = export.request.utc_window
 
         def poll() -> _Result:
             if export is None:
                 raise Refused(404, "Export not found.")
-            answer = space.poll(export, world.storage_url)
-            for fault in world.faults.export_faults("poll", record):
+            response = space.poll(export, state.storage_url)
+            for fault in state.faults.export_faults("poll", entry):
                 if isinstance(fault, ExportFault):
-                    answer = fault.change_answer(answer, export, space)
-            record.said = str(answer["status"])
-            return 200, answer
+                    response = fault.change_response(response, export, space)
+            entry.export_status = str(response["status"])
+            return 200, response
 
-        return await self._answer("poll", request, record, poll)
+        return await self._answer("poll", request, entry, poll)
 
     async def _answer(
         self,
-        endpoint: Endpoint,
+        endpoint: ApiEndpoint,
         request: web.BaseRequest,
-        record: Request,
+        entry: Request,
         call: Callable[[], _Result],
     ) -> web.Response | None:
-        space = self._world.space
-        fault = self._world.faults.next_fault(endpoint, record)
+        space = self._state.space
+        fault = self._state.faults.next_fault(endpoint, entry)
         match fault:
             case None:
-                return _normal_answer(endpoint, request, space, call)
+                return _normal_response(endpoint, request, space, call)
             case MalformedHeader():
-                answer = _normal_answer(endpoint, request, space, call)
-                headers = dict(answer.headers) | {"Connection": "close"}
-                body = (answer.text or "").encode()
-                wire.begin(request, record, answer.status, headers, body, first_line=fault.line)
-                await wire.end(request)
+                response = _normal_response(endpoint, request, space, call)
+                headers = dict(response.headers) | {"Connection": "close"}
+                body = (response.text or "").encode()
+                wire.send(request, entry, response.status, headers, body, first_line=fault.line)
+                await wire.close(request)
                 return None
             case TooManyRequests():
                 headers = Quota(space.limit(endpoint), 0, None).headers
@@ -132,20 +128,20 @@ class Api:
                 payload: dict[str, object] = {"message": fault.message + echo}
                 if fault.errors is not None:
                     payload["errors"] = fault.errors
-                return wire.json_answer(fault.status, payload)
-            case Answer(accepted=True) | Reset(accepted=True):
-                _normal_answer(endpoint, request, space, call)
-        return await wire.common_answer(fault, request, record, self._world)
+                return wire.json_response(fault.status, payload)
+            case Respond(accepted=True) | Reset(accepted=True):
+                _normal_response(endpoint, request, space, call)
+        return await wire.common_response(fault, request, entry, self._state)
 
 
 def _export_id(request: web.BaseRequest) -> str:
     return request.path.removeprefix(f"{_EXPORTS}/")
 
 
-def _normal_answer(
-    endpoint: Endpoint, request: web.BaseRequest, space: Space, call: Callable[[], _Result]
+def _normal_response(
+    endpoint: ApiEndpoint, request: web.BaseRequest, space: Space, call: Callable[[], _Result]
 ) -> web.Response:
-    """Check the key, then the rate limit, then make the call."""
+    """Check the key and the rate limit, then make the call."""
     headers: dict[str, str] = {}
     try:
         space.authorize(request.headers.get("Authorization"))
@@ -159,7 +155,7 @@ def _normal_answer(
         if refusal.errors:
             payload["errors"] = refusal.errors
         status = refusal.status
-    return wire.json_answer(status, payload, headers)
+    return wire.json_response(status, payload, headers)
 
 
 def _retry_after(fault: TooManyRequests, space: Space) -> dict[str, str]:
@@ -172,11 +168,11 @@ def _retry_after(fault: TooManyRequests, space: Space) -> dict[str, str]:
 
 
 def _too_many_requests(headers: dict[str, str]) -> web.Response:
-    return wire.json_answer(429, {"message": "Too Many Attempts."}, headers)
+    return wire.json_response(429, {"message": "Too Many Attempts."}, headers)
 
 
 def _read_json(request: web.BaseRequest, body: bytes) -> object:
-    """Decode a body as Laravel does: None without its content type or with broken JSON."""
+    """Decode a body like Laravel: None if the content type is not JSON or the JSON is invalid."""
     if "json" not in request.content_type:
         return None
     try:

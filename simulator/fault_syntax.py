@@ -9,113 +9,111 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from simulator import faults as vocabulary
-from simulator.faults import ExportFault, Fault, FileFault, Form
-from simulator.files import FileForm
+from simulator import faults as fault_module
+from simulator.faults import ApiFault, DownloadFault, ExportFault, Fault, FileFault, Layout
+from simulator.files import FileLayout
 from simulator.presets import PRESETS
 
 if TYPE_CHECKING:
     from simulator.faults import Faults
 
-_PLACES = ("create", "poll", "download")
+_BASES = {Fault, ApiFault, DownloadFault, ExportFault, FileFault}
 
 
-class _Repetition(msgspec.Struct):
-    """The options of every fault."""
+class _CommonOptions(msgspec.Struct):
+    """The options of all faults."""
 
     times: int | Literal["all"] = 1
     after: int = 0
-    over_hours: float = 0
+    longer_than_hours: float = 0
 
 
 def add_from_text(faults: Faults, text: str) -> None:
-    """Add a fault written as `<where> <name> [option=value ...]`.
+    """Add a fault written as `<endpoint> <name> [option=value ...]`.
 
-    The name is that of a fault or a preset. Options are the fault's own (for `form` those of the
-    layout), and `times` (a number or `all`), `after` and `over_hours`: only requests about longer
-    windows are affected.
+    The name is that of a fault or a preset. The options are those of the fault (of `FileLayout` for
+    `layout`), and `times` (a number or `all`), `after` and `longer_than_hours`, which matches only
+    exports with longer windows.
 
     Args:
-        faults: Where to add it.
-        text: Such as `download cut at=1000 times=3`; quote a value with blanks.
+        faults: The faults to add it to.
+        text: For example `download cut at=1000 times=3`; values with spaces need quotes.
 
     Raises:
-        ValueError: An unknown fault, a wrong place or an invalid option.
+        ValueError: The fault, the endpoint or an option is invalid.
     """
     match shlex.split(text):
-        case ["create" | "poll" | "download" as where, name, *pairs]:
+        case ["create" | "poll" | "download" as endpoint, name, *pairs]:
             options = dict(_option(pair) for pair in pairs)
         case _:
             message = (
                 f"{text!r} is not of the form 'create|poll|download <name> [option=value ...]'"
             )
             raise ValueError(message)
-    shared = {key: options.pop(key) for key in _Repetition.__struct_fields__ if key in options}
+    shared = {key: options.pop(key) for key in _CommonOptions.__struct_fields__ if key in options}
     try:
-        repetition = msgspec.convert(shared, _Repetition)
+        common = msgspec.convert(shared, _CommonOptions)
         fault = _fault(name, options)
     except msgspec.ValidationError as error:
         message = f"{text!r}: {error}"
         raise ValueError(message) from error
-    longer = timedelta(hours=repetition.over_hours)
+    longer = timedelta(hours=common.longer_than_hours)
     faults.add(
-        where,
+        endpoint,
         fault,
-        times=None if repetition.times == "all" else repetition.times,
-        after=repetition.after,
+        times=None if common.times == "all" else common.times,
+        after=common.after,
         when=(lambda request: request.window > longer) if longer else None,
     )
 
 
 def describe() -> str:
-    """A list of all faults: where each can be added, its name, its options, what it does."""
+    """A list of all faults: their endpoints, names, options and descriptions."""
     lines = []
-    for name, kind in _kinds().items():
-        places = "/".join(place for place in _PLACES if place in kind.places)
-        options = " ".join(_options(FileForm if kind is Form else kind))
-        lines.append(f"{places}: {name} {options}".rstrip())
-        lines.append(f"    {(inspect.getdoc(kind) or '').splitlines()[0]}")
+    for name, fault_class in _classes().items():
+        options = " ".join(_options(FileLayout if fault_class is Layout else fault_class))
+        lines.append(f"{'/'.join(fault_class.endpoints)}: {name} {options}".rstrip())
+        lines.append(f"    {(inspect.getdoc(fault_class) or '').splitlines()[0]}")
     for name, preset in PRESETS.items():
-        lines.append(f"{'/'.join(preset.places)}: {name}")
+        lines.append(f"{'/'.join(preset.endpoints)}: {name}")
         lines.append(f"    {preset.description} A preset of {preset.fault.name()}.")
-    shared = " ".join(_options(_Repetition))
-    return "\n".join([*lines, f"Options of all faults: {shared}"])
+    return "\n".join([*lines, f"Options of all faults: {' '.join(_options(_CommonOptions))}"])
 
 
 def _fault(name: str, options: dict[str, object]) -> Fault:
-    kinds = _kinds()
+    classes = _classes()
     if name in PRESETS:
         preset = PRESETS[name].fault
-        kind = type(preset)
-        defaults = msgspec.structs.asdict(preset.form if isinstance(preset, Form) else preset)
+        fault_class = type(preset)
+        defaults = msgspec.structs.asdict(preset.layout if isinstance(preset, Layout) else preset)
         options = defaults | options
-    elif name in kinds:
-        kind = kinds[name]
+    elif name in classes:
+        fault_class = classes[name]
     else:
-        message = f"{name!r} is not a fault; known are {', '.join([*kinds, *PRESETS])}"
+        message = f"{name!r} is not a fault; choose from {', '.join([*classes, *PRESETS])}"
         raise ValueError(message)
-    return msgspec.convert({"form": options} if kind is Form else options, kind)
+    return msgspec.convert({"layout": options} if fault_class is Layout else options, fault_class)
 
 
-def _kinds() -> dict[str, type[Fault]]:
-    """Every kind of fault by its name, in the order of their module."""
+def _classes() -> dict[str, type[Fault]]:
+    """The fault classes by name, in the order of their module."""
     return {
-        kind.name(): kind
-        for kind in vars(vocabulary).values()
-        if isinstance(kind, type)
-        and issubclass(kind, Fault)
-        and kind not in {Fault, ExportFault, FileFault}
+        fault_class.name(): fault_class
+        for fault_class in vars(fault_module).values()
+        if isinstance(fault_class, type)
+        and issubclass(fault_class, Fault)
+        and fault_class not in _BASES
     }
 
 
 def _option(pair: str) -> tuple[str, object]:
-    """Read a value as JSON (a number, true, false, null, a list); anything else is text."""
+    """Parse a value as JSON; if it is not valid JSON, it is a string."""
     key, _, text = pair.partition("=")
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:
         value = text
-    # msgspec would read text as base64 where bytes belong.
+    # msgspec would decode these strings as base64.
     return key, _encoded(value) if key in {"lines", "newline", "substitutions"} else value
 
 
@@ -135,5 +133,5 @@ def _options(struct: type[msgspec.Struct]) -> list[str]:
 
 
 def _as_text(value: object) -> str:
-    plain = value.decode() if isinstance(value, bytes) else value
-    return msgspec.json.encode(plain).decode()
+    text = value.decode() if isinstance(value, bytes) else value
+    return msgspec.json.encode(text).decode()

@@ -1,7 +1,7 @@
 """Faults to inject: `simulator.faults.add("download", Cut(1000), times=3)`.
 
-Most faults affect one request. Those of exports and files stay with an export (`stays`). Named
-faults with parameters, and lists to draw from in tests, are in `simulator.presets`.
+Most faults affect one request; export and file faults affect every later request for the same
+export. `simulator.presets` has named faults with parameters, and lists for random tests.
 """
 
 from __future__ import annotations
@@ -14,42 +14,52 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import msgspec
 from typing_extensions import override
 
-from simulator.files import FileForm  # noqa: TC001 - msgspec reads the annotations
+from simulator.files import FileLayout  # noqa: TC001 - msgspec reads the annotations
 from simulator.space import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from simulator.journal import Request
+    from simulator.request_log import Request
     from simulator.space import Export, Space
 
-Where = Literal["create", "poll", "download"]
+    _Json = dict[str, object]
 
-_API: frozenset[Where] = frozenset(("create", "poll"))
-_STORAGE: frozenset[Where] = frozenset(("download",))
-_ANYWHERE = _API | _STORAGE
+Endpoint = Literal["create", "poll", "download"]
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fault.
 
     Attributes:
-        places: The requests that it can be added to.
-        stays: Whether it stays with an export instead of affecting one request.
+        endpoints: Where it can be injected.
+        per_export: Whether it affects an export from then on instead of a single request.
     """
 
-    places: ClassVar[frozenset[Where]] = _ANYWHERE
-    stays: ClassVar[bool] = False
+    endpoints: ClassVar[tuple[Endpoint, ...]] = ("create", "poll", "download")
+    per_export: ClassVar[bool] = False
 
     def applies_to(self, request: Request) -> bool:
-        """Whether the fault can affect a request at all."""
+        """Whether the fault can affect this request."""
         del request
         return True
 
     @classmethod
     def name(cls) -> str:
-        """The name in texts: that of `TooManyRequests` is `too-many-requests`."""
+        """The command-line name: `too-many-requests` for `TooManyRequests`."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+
+
+class ApiFault(Fault, frozen=True):
+    """A fault of API requests."""
+
+    endpoints: ClassVar[tuple[Endpoint, ...]] = ("create", "poll")
+
+
+class DownloadFault(Fault, frozen=True):
+    """A fault of downloads."""
+
+    endpoints: ClassVar[tuple[Endpoint, ...]] = ("download",)
 
 
 # Any request
@@ -62,10 +72,10 @@ class ServerError(Fault, frozen=True):
     html: str = "<html><body><h1>Service Unavailable</h1></body></html>"
 
 
-class Answer(Fault, frozen=True):
-    """Any answer: a body of bytes or text is sent as it is, anything else as JSON.
+class Respond(Fault, frozen=True):
+    """Any response; a bytes or str body is sent unchanged, anything else as JSON.
 
-    With `accepted` the request has taken effect all the same.
+    With `accepted` the request still takes effect.
     """
 
     status: int = 200
@@ -82,9 +92,9 @@ class Redirect(Fault, frozen=True):
 
 
 class Reset(Fault, frozen=True):
-    """The connection is reset before the answer.
+    """The connection is reset before the response.
 
-    With `accepted` the request has taken effect all the same.
+    With `accepted` the request still takes effect.
     """
 
     accepted: bool = False
@@ -95,9 +105,9 @@ class Hang(Fault, frozen=True):
 
 
 class Drip(Fault, frozen=True):
-    """The body arrives one byte every `seconds`: an API answer without end, a file to its end.
+    """The body arrives one byte every `seconds`; an API response never ends.
 
-    Of a file only the first `count` bytes drip; None: all of them.
+    In a download only the first `count` bytes are slow (null: all).
     """
 
     seconds: float = 1.0
@@ -105,7 +115,7 @@ class Drip(Fault, frozen=True):
 
 
 class MalformedHeader(Fault, frozen=True):
-    """The right answer, but its first header line is `line`."""
+    """The normal response, but its first header line is `line`."""
 
     line: str = "this line is not a header"
 
@@ -113,15 +123,13 @@ class MalformedHeader(Fault, frozen=True):
 # API requests
 
 
-class TooManyRequests(Fault, frozen=True):
-    """A 429; `retry_after`: seconds, `http-date` (a date in two seconds) or null (no header)."""
+class TooManyRequests(ApiFault, frozen=True):
+    """A 429; `retry_after` is in seconds, `http-date` (2 seconds from now) or null (no header)."""
 
     retry_after: int | Literal["http-date"] | None = 1
 
-    places: ClassVar[frozenset[Where]] = _API
 
-
-class Refuse(Fault, frozen=True):
+class Refuse(ApiFault, frozen=True):
     """A 4xx with Cometly's JSON; `echo` adds the request's Authorization to the message."""
 
     status: int = 403
@@ -129,29 +137,25 @@ class Refuse(Fault, frozen=True):
     echo: bool = False
     errors: dict[str, list[str]] | None = None
 
-    places: ClassVar[frozenset[Where]] = _API
-
 
 # Exports
 
 
 class ExportFault(Fault, frozen=True):
-    """A fault of an export, visible in the answers to its polls."""
+    """A fault of an export, visible in its poll responses."""
 
-    stays: ClassVar[bool] = True
+    per_export: ClassVar[bool] = True
 
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
-        """The answer to a poll with this fault.
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
+        """The JSON of a poll response with this fault.
 
         Args:
-            answer: The answer without it.
-            export: The export, in which this poll is already counted.
+            response: The JSON without the fault.
+            export: The polled export; its `polls` includes this poll.
             space: The Space of the export.
 
         Raises:
-            Refused: The answer is an error.
+            Refused: The poll fails.
         """
         raise NotImplementedError
 
@@ -162,12 +166,10 @@ class ExportFails(ExportFault, frozen=True):
     message: str = "The export could not be generated."
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
-        if answer["status"] != "completed":
-            return answer
-        return _pending(answer, "failed", self.message)
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
+        if response["status"] != "completed":
+            return response
+        return _pending(response, "failed", self.message)
 
 
 class ExportStuck(ExportFault, frozen=True):
@@ -176,132 +178,114 @@ class ExportStuck(ExportFault, frozen=True):
     status: str = "processing"
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
-        if answer["status"] != "completed":
-            return answer
-        return _pending(answer, self.status, "Export is being processed.")
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
+        if response["status"] != "completed":
+            return response
+        return _pending(response, self.status, "Export is being processed.")
 
 
 class ExportVanishes(ExportFault, frozen=True):
-    """The export is not found (404) from its poll number `from_poll` on."""
+    """The export is not found (404), starting with poll number `from_poll`."""
 
     from_poll: int = 1
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
         if export.polls < self.from_poll:
-            return answer
+            return response
         raise Refused(404, "Export not found.")
 
 
-class ExportNotFoundYet(ExportFault, frozen=True):
-    """The export is not found (404) in its first polls, and in the first seconds."""
+class ExportNotYetFound(ExportFault, frozen=True):
+    """The export is not found (404) in its first `polls` polls and its first `seconds`."""
 
     polls: int = 1
     seconds: float = 0
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
         if export.polls <= self.polls or space.now() < export.created_at + self.seconds:
             message = rf"No query results for model [App\Models\ContactExport] {export.id}"
             raise Refused(404, message)
-        return answer
+        return response
 
 
 class UnknownStatus(ExportFault, frozen=True):
-    """The export's first polls return an undocumented status; null: all polls."""
+    """The first polls (null: all) return an undocumented status."""
 
     status: str = "archiving"
     polls: int | None = 1
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
         if self.polls is not None and export.polls > self.polls:
-            return answer
-        return _pending(answer, self.status, "Export is in an unusual state.")
+            return response
+        return _pending(response, self.status, "Export is in an unusual state.")
 
 
 class StatusCase(ExportFault, frozen=True):
-    """Statuses are written as `COMPLETED` (`upper`) or `Completed` (`title`)."""
+    """Statuses are in upper case (`COMPLETED`) or title case (`Completed`)."""
 
     style: Literal["upper", "title"] = "upper"
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
-        status = str(answer["status"])
-        return answer | {"status": status.upper() if self.style == "upper" else status.title()}
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
+        status = str(response["status"])
+        return response | {"status": status.upper() if self.style == "upper" else status.title()}
 
 
 class CompletedWithoutUrl(ExportFault, frozen=True):
-    """The first polls that return `completed` have no download_url; null: all of them."""
+    """The first completed polls (null: all) have no download_url."""
 
     polls: int | None = 1
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
         if self.polls is not None and export.completed_polls > self.polls:
-            return answer
-        return {key: value for key, value in answer.items() if key != "download_url"}
+            return response
+        return {key: value for key, value in response.items() if key != "download_url"}
 
 
 class DownloadUrl(ExportFault, frozen=True):
-    """Completed polls return this download_url."""
+    """Completed polls return `url` as download_url."""
 
     url: str
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
-        return answer | {"download_url": self.url} if "download_url" in answer else answer
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
+        return response | {"download_url": self.url} if "download_url" in response else response
 
 
 class OddUrl(ExportFault, frozen=True):
-    """The download_url has unusual percent-encodings; the storage accepts no other spelling."""
+    """The download_url has unusual percent-encodings; the storage rejects normalized ones."""
 
     @override
-    def change_answer(
-        self, answer: dict[str, object], export: Export, space: Space
-    ) -> dict[str, object]:
-        if "download_url" not in answer:
-            return answer
-        origin = str(answer["download_url"]).partition(export.path)[0]
-        return answer | {"download_url": origin + space.presign(export, odd=True)}
+    def change_response(self, response: _Json, export: Export, space: Space) -> _Json:
+        if "download_url" not in response:
+            return response
+        origin = str(response["download_url"]).partition(export.path)[0]
+        return response | {"download_url": origin + space.presign(export, odd=True)}
 
 
-def _pending(answer: Mapping[str, object], status: str, message: str) -> dict[str, object]:
-    kept = {key: answer[key] for key in ("export_id", "created_at")}
+def _pending(response: _Json, status: str, message: str) -> _Json:
+    kept = {key: response[key] for key in ("export_id", "created_at")}
     return kept | {"status": status, "message": message}
 
 
 # Downloads
 
 
-class StorageFailure(Fault, frozen=True):
-    """An S3 error with XML; `{X-Amz-Signature}` in `message` is that value of the URL's query."""
+class StorageFailure(DownloadFault, frozen=True):
+    """An S3 error with XML; `{X-Amz-Signature}` in `message` is replaced from the URL's query."""
 
     status: int = 500
     code: str = "InternalError"
     message: str = "We encountered an internal error. Please try again."
     headers: dict[str, str] | None = None
 
-    places: ClassVar[frozenset[Where]] = _STORAGE
-
 
 class Expired(StorageFailure, frozen=True):
-    """The URL is refused as expired: 403 with XML."""
+    """The URL has expired: 403 with XML."""
 
     status: int = 403
     code: str = "AccessDenied"
@@ -316,8 +300,8 @@ class Throttled(StorageFailure, frozen=True):
     message: str = "Please reduce your request rate."
 
 
-class Cut(Fault, frozen=True):
-    """The connection is closed after `at` bytes of this body, although its length was declared.
+class Cut(DownloadFault, frozen=True):
+    """The connection is closed after `at` bytes of the body, before its declared length.
 
     With `reset` it is reset (RST) instead of closed (FIN).
     """
@@ -325,36 +309,28 @@ class Cut(Fault, frozen=True):
     at: int
     reset: bool = False
 
-    places: ClassVar[frozenset[Where]] = _STORAGE
 
+class WithoutLength(DownloadFault, frozen=True):
+    """A body without a declared length is cut after `at` bytes (null: not cut).
 
-class CutUnnoticed(Fault, frozen=True):
-    """The body ends after `at` bytes (null: at its end), and no length was declared.
-
-    As in HTTP/1.0, it ends where the connection closes. With `chunked` it has chunks, and the last,
-    empty one is missing.
+    The end of the body is the end of the connection, as in HTTP/1.0. With `chunked` the body is one
+    chunk, and the final empty chunk is missing.
     """
 
     at: int | None = None
     chunked: bool = False
 
-    places: ClassVar[frozenset[Where]] = _STORAGE
 
-
-class Stall(Fault, frozen=True):
-    """Nothing follows after `at` bytes of this body, but the connection stays open."""
+class Stall(DownloadFault, frozen=True):
+    """The body stops after `at` bytes, but the connection stays open."""
 
     at: int = 0
 
-    places: ClassVar[frozenset[Where]] = _STORAGE
 
-
-class WrongRange(Fault, frozen=True):
-    """A range request is answered (206) with a range that begins `shift` bytes later."""
+class WrongRange(DownloadFault, frozen=True):
+    """The response to a range request (206) starts `shift` bytes too late."""
 
     shift: int = 1
-
-    places: ClassVar[frozenset[Where]] = _STORAGE
 
     @override
     def applies_to(self, request: Request) -> bool:
@@ -365,41 +341,41 @@ class WrongRange(Fault, frozen=True):
 
 
 class FileFault(Fault, frozen=True):
-    """A fault of a stored file, or of the store."""
+    """A fault of a stored file or of the storage."""
 
-    stays: ClassVar[bool] = True
+    per_export: ClassVar[bool] = True
 
-    def change_form(self, form: FileForm) -> FileForm:
+    def change_layout(self, layout: FileLayout) -> FileLayout:
         """The layout of the file with this fault."""
-        return form
+        return layout
 
     def change_data(self, data: bytes) -> bytes:
         """The bytes of the file with this fault."""
         return data
 
 
-class Form(FileFault, frozen=True):
+class Layout(FileFault, frozen=True):
     """The file has this layout."""
 
-    form: FileForm
+    layout: FileLayout
 
     @override
-    def change_form(self, form: FileForm) -> FileForm:
-        return self.form
+    def change_layout(self, layout: FileLayout) -> FileLayout:
+        return self.layout
 
 
 class ChangedFile(FileFault, frozen=True):
-    """The file was replaced: the same contacts, but other bytes and another ETag."""
+    """The file was replaced by one with the same contacts, but other bytes and another ETag."""
 
     seed: int = 1
 
     @override
-    def change_form(self, form: FileForm) -> FileForm:
-        return msgspec.structs.replace(form, shuffle=self.seed, modified=self.seed)
+    def change_layout(self, layout: FileLayout) -> FileLayout:
+        return msgspec.structs.replace(layout, shuffle=self.seed, modified=self.seed)
 
 
 class Truncated(FileFault, frozen=True):
-    """The stored file is truncated to `length` bytes; negative: so many are missing."""
+    """The stored file is truncated to `length` bytes, or by `-length` bytes if negative."""
 
     length: int
 
@@ -409,7 +385,7 @@ class Truncated(FileFault, frozen=True):
 
 
 class Corrupt(FileFault, frozen=True):
-    """The byte at `at` is wrong; negative: counted from the end."""
+    """The byte at offset `at` (negative: from the end) is wrong."""
 
     at: int
 
@@ -431,7 +407,7 @@ class WrongChecksum(FileFault, frozen=True):
 
 
 class TrailingBytes(FileFault, frozen=True):
-    """Other bytes follow after the end of the gzip data."""
+    """`text` follows the gzip data."""
 
     text: str = "<!-- cached -->"
 
@@ -441,76 +417,75 @@ class TrailingBytes(FileFault, frozen=True):
 
 
 class NoRanges(FileFault, frozen=True):
-    """Ranges are ignored: 200 with the whole file, and no `Accept-Ranges`."""
+    """`Range` is ignored: 200 with the whole file, and no `Accept-Ranges`."""
 
 
 class NoETag(FileFault, frozen=True):
-    """The file has no ETag, and conditions on it are ignored."""
+    """The file has no ETag, and `If-Match` is ignored."""
 
 
 class IgnoresIfMatch(FileFault, frozen=True):
-    """`If-Match` and `If-Range` are ignored: a changed file is resumed all the same."""
+    """`If-Match` is ignored, so a download can resume in a changed file."""
 
 
 class Faults:
     """The injected faults. Thread-safe."""
 
     def __init__(self) -> None:
-        """Start without faults."""
         self._rules: list[_Rule] = []
         self._by_export: dict[int, list[_Rule]] = {}
         self._lock = threading.Lock()
 
     def add(
         self,
-        where: Where,
+        endpoint: Endpoint,
         fault: Fault,
         times: int | None = 1,
         after: int = 0,
         when: Callable[[Request], bool] | None = None,
     ) -> None:
-        """Add a fault. If several match a request, the one added first is used.
+        """Add a fault. If several match a request, the one added first applies.
 
-        API faults come before the Space handles the request, and use up no quota. Download faults
-        come after the URL was found valid.
+        API faults replace the call: the Space does not see the request, and the rate limit does not
+        count it. `MalformedHeader` and faults with `accepted` do make the call. Download faults
+        apply only if the URL is valid.
 
         Args:
-            where: The requests to affect: `create`, `poll` or `download`.
-            fault: The fault. If it stays with an export, `where` is the request about that export
-                with which it begins.
-            times: How many requests are affected, or, if it stays, how many exports; None: all.
-            after: How many matching requests pass before.
-            when: Whether a request matches; by default every one does.
+            endpoint: The requests to match.
+            fault: The fault. A `per_export` fault starts with a matching request for the export.
+            times: Number of requests to affect, or of exports if `per_export`; None: all.
+            after: Number of matching requests to skip first.
+            when: An additional condition for a match.
 
         Raises:
-            ValueError: There is no such place, or the fault cannot happen there.
+            ValueError: The endpoint is unknown or does not support the fault.
         """
-        if where not in get_args(Where):
-            message = f"{where!r} is not one of {', '.join(get_args(Where))}"
+        if endpoint not in get_args(Endpoint):
+            message = f"{endpoint!r} is not one of {', '.join(get_args(Endpoint))}"
             raise ValueError(message)
-        if where not in fault.places:
-            message = f"{fault.name()} cannot happen at {where!r}"
+        if endpoint not in fault.endpoints:
+            message = f"{fault.name()} cannot be added to {endpoint!r}"
             raise ValueError(message)
         with self._lock:
-            self._rules.append(_Rule(where, fault, times, after, when))
+            self._rules.append(_Rule(endpoint, fault, times, after, when))
 
     def clear(self) -> None:
-        """Remove all faults, those of existing exports too."""
+        """Remove all faults, including those of existing exports."""
         with self._lock:
             self._rules.clear()
             self._by_export.clear()
 
-    def next_fault(self, where: Where, request: Request) -> Fault | None:
-        """The fault that affects this request, if any. It counts as used."""
+    def next_fault(self, endpoint: Endpoint, request: Request) -> Fault | None:
+        """The fault for this request, if any; counts as one of its `times`."""
         with self._lock:
             for rule in self._rules:
-                if not rule.fault.stays and rule.matches(where, request):
+                if not rule.fault.per_export and rule.matches(endpoint, request):
                     request.fault = rule.fault.name()
                     return rule.fault
         return None
 
-    def export_faults(self, where: Where, request: Request) -> list[Fault]:
-        """All faults of this request's export, including those that begin with the request."""
+    def export_faults(self, endpoint: Endpoint, request: Request) -> list[Fault]:
+        """All faults of this request's export, including those that start with the request."""
         if not self._rules or request.export_id is None:
             return []
         with self._lock:
@@ -518,7 +493,7 @@ class Faults:
             found.extend(
                 rule
                 for rule in self._rules
-                if rule.fault.stays and rule not in found and rule.matches(where, request)
+                if rule.fault.per_export and rule not in found and rule.matches(endpoint, request)
             )
             if found and request.fault is None:
                 request.fault = ", ".join(rule.fault.name() for rule in found)
@@ -527,16 +502,16 @@ class Faults:
 
 @dataclass(eq=False)
 class _Rule:
-    """A fault and how often it is still to happen."""
+    """A fault and the requests that it still applies to."""
 
-    where: Where
+    endpoint: Endpoint
     fault: Fault
     times: int | None
     after: int
     when: Callable[[Request], bool] | None
 
-    def matches(self, where: Where, request: Request) -> bool:
-        if where != self.where or self.times == 0 or not self.fault.applies_to(request):
+    def matches(self, endpoint: Endpoint, request: Request) -> bool:
+        if endpoint != self.endpoint or self.times == 0 or not self.fault.applies_to(request):
             return False
         if self.when is not None and not self.when(request):
             return False

@@ -1,11 +1,13 @@
-"""An export's file: contacts as gzipped NDJSON, in any layout a store may use."""
+"""Export files: contacts as gzipped NDJSON, in any layout that a storage may use."""
 
 from __future__ import annotations
 
 import json
 import random
 import zlib
+from functools import cache
 from itertools import islice, pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -18,7 +20,7 @@ except ImportError:  # no wheel for this platform
     _compressobj = zlib.compressobj
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from simulator.population import Contact
 
@@ -27,23 +29,22 @@ _GZIP: Final = 31  # zlib: with gzip's header and trailer
 _encoder = msgspec.json.Encoder()
 
 
-class FileForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
+class FileLayout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     r"""The layout of a file.
 
     Attributes:
-        members: Number of gzip members; one may end inside a line or a character.
+        members: Number of gzip members; they may end inside a line or a character.
         content_encoding: The `Content-Encoding` header, such as `gzip`.
         plain: NDJSON without gzip.
-        empty_body: Zero bytes, not even gzip's header.
-        lines: Raw lines, without line ends, after those of the contacts.
-        only_lines: Raw lines instead of those of the contacts.
-        substitutions: Pairs of bytes: the first is replaced by the second wherever it occurs in the
-            contacts' lines.
-        newline: What ends a line.
-        last_newline: Whether the last line has its end too.
+        empty_body: Zero bytes, without even a gzip header.
+        lines: Raw lines to append, without newlines.
+        only_lines: Leave out the contacts.
+        substitutions: Pairs of old and new bytes, replaced in the lines of the contacts.
+        newline: The line terminator.
+        last_newline: Whether the last line has a terminator.
         shuffle: A seed to shuffle the contacts by; None: in order of creation.
-        escaped: Write non-ASCII characters and slashes as PHP does: `\u00fc`, `\/`.
-        modified: The time in gzip's header, in Unix seconds.
+        escaped: Escape non-ASCII characters and slashes as PHP does: `\u00fc`, `\/`.
+        modified: The time in the gzip header, in Unix seconds.
     """
 
     members: int = 1
@@ -65,38 +66,39 @@ def make_file(
     *,
     comet_tokens: bool = False,
     all_emails: bool = False,
-    form: FileForm | None = None,
+    layout: FileLayout | None = None,
 ) -> tuple[bytes, int]:
-    """The bytes of an export's file and its number of contacts; always the same for the same input.
+    """The bytes of a file and its number of contacts; deterministic.
 
     Args:
-        contacts: Its contacts, in the order of the file.
-        comet_tokens: Whether a line has `comet_tokens`.
-        all_emails: Whether a line has `emails`.
-        form: The layout; by default one gzip member.
+        contacts: The contacts, in the order of the file.
+        comet_tokens: Whether to include `comet_tokens`.
+        all_emails: Whether to include `emails`.
+        layout: The layout; by default one gzip member.
     """
-    form = form or FileForm()
-    if form.empty_body:
+    layout = layout or FileLayout()
+    if layout.empty_body:
         return b"", 0
-    if form.only_lines:
+    if layout.only_lines:
         contacts = ()
-    if form.shuffle is not None:
+    if layout.shuffle is not None:
         contacts = list(contacts)
-        random.Random(form.shuffle).shuffle(contacts)
+        random.Random(layout.shuffle).shuffle(contacts)
     counted = _Counted(contacts)
-    blocks = _blocks(counted, _LINES[comet_tokens, all_emails], form)
-    if form.plain:
+    line = _line(*["comet_tokens"] * comet_tokens, *["emails"] * all_emails)
+    blocks = _blocks(counted, line, layout)
+    if layout.plain:
         return b"".join(blocks), counted.count
-    if form.members == 1:
-        return _gzip(blocks, form.modified), counted.count
+    if layout.members == 1:
+        return _gzip(blocks, layout.modified), counted.count
     text = b"".join(blocks)
-    bounds = [len(text) * member // form.members for member in range(form.members + 1)]
-    members = (_gzip([text[start:end]], form.modified) for start, end in pairwise(bounds))
+    bounds = [len(text) * member // layout.members for member in range(layout.members + 1)]
+    members = (_gzip([text[start:end]], layout.modified) for start, end in pairwise(bounds))
     return b"".join(members), counted.count
 
 
 class _Counted:
-    """An iterator that counts contacts."""
+    """An iterator over contacts that counts them."""
 
     def __init__(self, contacts: Iterable[Contact]) -> None:
         self._contacts = iter(contacts)
@@ -108,20 +110,22 @@ class _Counted:
         return taken
 
 
-def _blocks(contacts: _Counted, line: type[_Line], form: FileForm) -> Iterator[bytes]:
-    """The NDJSON in blocks, so that a large export is never in memory twice."""
+def _blocks(
+    contacts: _Counted, line: Callable[[Contact], msgspec.Struct], layout: FileLayout
+) -> Iterator[bytes]:
+    """The NDJSON in blocks, to keep only one copy of a large export in memory."""
     pending = b""
     while block := contacts.take(_BLOCK_CONTACTS):
         yield pending
-        pending = _encoder.encode_lines([line.of(contact) for contact in block])
-        if form.escaped:
+        pending = _encoder.encode_lines([*map(line, block)])
+        if layout.escaped:
             pending = b"".join(map(_escaped, pending.splitlines(keepends=True)))
-        for old, new in form.substitutions:
+        for old, new in layout.substitutions:
             pending = pending.replace(old, new)
-        if form.newline != b"\n":
-            pending = pending.replace(b"\n", form.newline)
-    pending += b"".join(raw + form.newline for raw in form.lines)
-    yield pending if form.last_newline else pending.removesuffix(form.newline)
+        if layout.newline != b"\n":
+            pending = pending.replace(b"\n", layout.newline)
+    pending += b"".join(raw + layout.newline for raw in layout.lines)
+    yield pending if layout.last_newline else pending.removesuffix(layout.newline)
 
 
 def _escaped(line: bytes) -> bytes:
@@ -136,64 +140,10 @@ def _gzip(blocks: Iterable[bytes], modified: int) -> bytes:
     return bytes(data)
 
 
-class _Line(msgspec.Struct, gc=False):
-    """A line of a file, which has no `created_at`."""
-
-    id: int
-    email: str | None
-    name: str | None
-    phone: str | None
-    location: str | None
-
-    @classmethod
-    def of(cls, person: Contact) -> _Line:
-        return cls(person.id, person.email, person.name, person.phone, person.location)
-
-
-class _LineWithTokens(_Line, gc=False):
-    comet_tokens: Sequence[str | None] | None
-
-    @classmethod
-    def of(cls, person: Contact) -> _LineWithTokens:
-        return cls(
-            person.id,
-            person.email,
-            person.name,
-            person.phone,
-            person.location,
-            person.comet_tokens,
-        )
-
-
-class _LineWithEmails(_Line, gc=False):
-    emails: Sequence[str | None] | None
-
-    @classmethod
-    def of(cls, person: Contact) -> _LineWithEmails:
-        return cls(
-            person.id, person.email, person.name, person.phone, person.location, person.emails
-        )
-
-
-class _LineWithBoth(_LineWithTokens, gc=False):
-    emails: Sequence[str | None] | None
-
-    @classmethod
-    def of(cls, person: Contact) -> _LineWithBoth:
-        return cls(
-            person.id,
-            person.email,
-            person.name,
-            person.phone,
-            person.location,
-            person.comet_tokens,
-            person.emails,
-        )
-
-
-_LINES: Final[dict[tuple[bool, bool], type[_Line]]] = {
-    (False, False): _Line,
-    (True, False): _LineWithTokens,
-    (False, True): _LineWithEmails,
-    (True, True): _LineWithBoth,
-}
+@cache
+def _line(*optional_fields: str) -> Callable[[Contact], msgspec.Struct]:
+    """A function that makes a line of a contact, with the optional fields after the others."""
+    fields = ("id", "email", "name", "phone", "location", *optional_fields)
+    line = msgspec.defstruct("Line", fields, gc=False)
+    values = attrgetter(*fields)
+    return lambda contact: line(*values(contact))

@@ -1,4 +1,4 @@
-"""The contacts of a simulated Space: given, or generated from a seed."""
+"""The contacts of a simulated Space: listed, or generated from a seed."""
 # ruff: noqa: RUF001 - names in many scripts
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ DEFAULT_UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Contact(msgspec.Struct, frozen=True, gc=False):
-    """One contact of a Space.
+    """A contact of a Space.
 
     Attributes:
         id: Cometly's id of the contact.
         created_at: Aware creation time. Exports filter by it but do not contain it.
-        email: The main e-mail address.
+        email: The main email address.
         name: The full name, in any script.
-        phone: The phone number in international form.
+        phone: The phone number in international format.
         location: The two-letter country code.
         comet_tokens: Up to five tokens, newest first.
         emails: All addresses, including those of merged profiles; the main one first.
@@ -50,18 +50,9 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
 
 
 class Population:
-    """Contacts by creation time; immutable, so that an export can keep a snapshot."""
+    """Contacts with unique ids, by creation time; immutable, so exports can keep a snapshot."""
 
     def __init__(self, contacts: Iterable[Contact] = ()) -> None:
-        """Hold these contacts.
-
-        Args:
-            contacts: In any order, with unique ids.
-
-        Raises:
-            ValueError: Two contacts have the same id.
-            TypeError: A `created_at` has no time zone.
-        """
         ordered = sorted(contacts, key=_created_at)
         ids = frozenset(contact.id for contact in ordered)
         if len(ids) != len(ordered):
@@ -82,14 +73,14 @@ class Population:
     ) -> Population:
         """Generate contacts: the same arguments give the same contacts.
 
-        Only times and random bits are kept, and a contact is made when it is needed: a Space of
-        millions is cheap.
+        Only times and random bits are stored, and contacts are created on demand, so a Space of
+        millions uses little memory.
 
         Args:
             size: Number of contacts; their ids are 1 to `size`.
             seed: Any integer.
-            since: Aware time of the earliest creation.
-            until: Aware time; creations are before it, and denser towards it.
+            since: Earliest possible creation time, aware.
+            until: End of the creation times (exclusive), aware; more contacts are created near it.
 
         Raises:
             ValueError: `until` is not after `since`.
@@ -97,15 +88,15 @@ class Population:
         if until <= since:
             message = "until must be after since"
             raise ValueError(message)
-        chance = random.Random(seed)
-        times = _creation_times(size, chance, _microseconds(since), _microseconds(until))
-        ids = _mostly_rising(size, chance)
-        bits = array("Q", chance.randbytes(8 * size))
+        rng = random.Random(seed)
+        times = _creation_times(size, rng, _microseconds(since), _microseconds(until))
+        ids = _mostly_ascending(size, rng)
+        bits = array("Q", rng.randbytes(8 * size))
         if sys.byteorder == "big":
             bits.byteswap()
 
         def contact(index: int) -> Contact:
-            return _person(ids[index], times[index], bits[index])
+            return _make_contact(ids[index], times[index], bits[index])
 
         population = cls()
         population._times = times
@@ -114,7 +105,7 @@ class Population:
         return population
 
     def plus(self, contacts: Iterable[Contact]) -> Population:
-        """A new population with these contacts added, or replaced where the id is known.
+        """A population with these contacts added; they replace those with the same id.
 
         Raises:
             TypeError: A `created_at` has no time zone.
@@ -134,7 +125,7 @@ class Population:
     def between(
         self, start: datetime, end: datetime, *, end_inclusive: bool = False
     ) -> Iterator[Contact]:
-        """The contacts created from `start` until `end`, in order of creation."""
+        """The contacts created from `start` to `end`, in order of creation."""
         find_end = bisect_right if end_inclusive else bisect_left
         first, last = _microseconds(start), _microseconds(end)
         indexes = range(bisect_left(self._times, first), find_end(self._times, last))
@@ -147,7 +138,7 @@ class Population:
         return heapq.merge(unchanged, later, key=_created_at)
 
     def count(self, start: datetime, end: datetime) -> int:
-        """The number of contacts created from `start` until before `end`."""
+        """The number of contacts created from `start` to `end` (exclusive)."""
         if self._later.by_id:
             return sum(1 for _ in self.between(start, end))
         first, last = (bisect_left(self._times, _microseconds(time)) for time in (start, end))
@@ -159,8 +150,7 @@ class Population:
         newest = max([*self._times[-1:], *self._later.times[-1:]], default=None)
         return None if newest is None else _EPOCH + newest * _MICROSECOND
 
-    def __len__(self) -> int:
-        """The number of contacts."""
+    def __len__(self) -> int:  # noqa: D105
         new = sum(number not in self._ids for number in self._later.by_id)
         return len(self._times) + new
 
@@ -174,7 +164,7 @@ class Population:
 
 
 class _Later(NamedTuple):
-    """Contacts added to a population or replaced in it."""
+    """Contacts that were added or replaced later."""
 
     by_id: dict[int, Contact]
     ordered: list[Contact]
@@ -189,15 +179,15 @@ def _microseconds(instant: datetime) -> int:
     return (instant - _EPOCH) // _MICROSECOND
 
 
-def _creation_times(size: int, chance: random.Random, since: int, until: int) -> array[int]:
-    """Distribute creations: three times as many at the end, few at night."""
+def _creation_times(size: int, rng: random.Random, since: int, until: int) -> array[int]:
+    """Sorted times: three times as dense at the end as at the start, sparse at night."""
     hours = range(since, until, _HOUR)
     weights = [
         (1 + 2 * number / len(hours))
         * (1.1 - math.cos(hour % (24 * _HOUR) / (24 * _HOUR) * math.tau))
         for number, hour in enumerate(hours)
     ]
-    # Rounding the running sum, not each hour, gives exactly `size`.
+    # Rounding the running sum instead of each hour gives exactly `size` times.
     scale = size / sum(weights)
     times = array("q")
     expected = 0.0
@@ -205,31 +195,31 @@ def _creation_times(size: int, chance: random.Random, since: int, until: int) ->
         expected += weight * scale
         length = min(_HOUR, until - hour)
         missing = round(expected) - len(times)
-        times.extend(sorted(hour + int(chance.random() * length) for _ in range(missing)))
-    # One in four on a whole second, where a window's bounds matter.
+        times.extend(sorted(hour + int(rng.random() * length) for _ in range(missing)))
+    # One in four on a whole second, because windows start and end on whole seconds.
     for index in range(0, size, 4):
         times[index] = max(since, times[index] // 1_000_000 * 1_000_000)
     return array("q", sorted(times))
 
 
-def _mostly_rising(size: int, chance: random.Random) -> array[int]:
-    """Ids in order of creation, but some are swapped with a near one."""
+def _mostly_ascending(size: int, rng: random.Random) -> array[int]:
+    """Ids in ascending order, but one in eight is swapped with one of the next eight."""
     ids = array("q", range(1, size + 1))
     for first in range(0, size - 8, 8):
-        second = first + chance.randrange(1, 9)
+        second = first + rng.randrange(1, 9)
         ids[first], ids[second] = ids[second], ids[first]
     return ids
 
 
-def _person(number: int, created_at: int, bits: int) -> Contact:
+def _make_contact(number: int, created_at: int, bits: int) -> Contact:
     """Make a contact from 64 random bits."""
-    country, prefix, people = _LOCALES[bits & 7]
-    mailbox, full_name = people[bits >> 3 & 63]
+    country, prefix, names = _LOCALES[bits & 7]
+    mailbox, full_name = names[bits >> 3 & 63]
     name: str | None = full_name
     if not bits >> 9 & 15:
         name = None
     elif not bits >> 13 & 31:
-        name = full_name + _ODDITIES[bits >> 18 & 15]
+        name = full_name + _UNUSUAL_SUFFIXES[bits >> 18 & 15]
     email = f"{mailbox}{number}@{_DOMAINS[bits >> 22 & 7]}" if bits >> 25 & 31 else None
     emails = [email] if email else []
     if not bits >> 30 & 7:
@@ -259,7 +249,7 @@ _DOMAINS = (
     "büro.example",
     "web.example.org",
 )
-_ODDITIES = (
+_UNUSUAL_SUFFIXES = (
     " 🦊",
     " 👩‍🚀🇪🇺",
     "\u2028Jr.",
@@ -277,7 +267,7 @@ _ODDITIES = (
     ' {"id":0}',
     "\ufeff",
 )
-# Odd factors, so that the tokens of a contact differ; two in eight contacts have none.
+# Odd factors make the tokens of a contact differ; two in eight contacts have none.
 _ODD_NUMBERS = (
     0x9E3779B97F4A7C15,
     0xBF58476D1CE4E5B9,
@@ -292,12 +282,12 @@ def _locale(
     country: str, prefix: str, mailboxes: str, firsts: str, lasts: str
 ) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     """Pair eight first names (and their mailboxes) with eight last names."""
-    people = tuple(
+    names = tuple(
         (mailbox, f"{first} {last}")
         for mailbox, first in zip(mailboxes.split(), firsts.split(), strict=True)
         for last in lasts.split()
     )
-    return country, prefix, people
+    return country, prefix, names
 
 
 _LOCALES = (

@@ -1,6 +1,6 @@
-"""Named faults with parameters, and the lists of faults to draw from in tests.
+"""Named faults with parameters, and lists of faults for random tests.
 
-On the command line a name stands for its fault: `--fault 'create maintenance times=2'`.
+Presets work on the command line: `--fault 'create maintenance times=2'`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,17 @@ from itertools import product
 from typing import Final, NamedTuple
 
 from simulator.faults import (
-    Answer,
     CompletedWithoutUrl,
     Corrupt,
     Cut,
-    CutUnnoticed,
-    Drip,
+    Endpoint,
     Expired,
     ExportFails,
-    ExportNotFoundYet,
+    ExportNotYetFound,
     ExportStuck,
     ExportVanishes,
     Fault,
-    Form,
-    Hang,
+    Layout,
     MalformedHeader,
     NoETag,
     NoRanges,
@@ -30,8 +27,8 @@ from simulator.faults import (
     Redirect,
     Refuse,
     Reset,
+    Respond,
     ServerError,
-    Stall,
     StatusCase,
     StorageFailure,
     Throttled,
@@ -39,89 +36,89 @@ from simulator.faults import (
     TrailingBytes,
     Truncated,
     UnknownStatus,
-    Where,
+    WithoutLength,
     WrongChecksum,
     WrongRange,
 )
-from simulator.files import FileForm
+from simulator.files import FileLayout
 
 
 class Preset(NamedTuple):
     """A named fault.
 
     Attributes:
-        places: The requests that it can be added to.
+        endpoints: Where it can be injected.
         fault: The fault.
         description: What happens.
-        fatal: Whether it may end a run.
+        fatal: Whether a run may fail because of it.
     """
 
-    places: tuple[Where, ...]
+    endpoints: tuple[Endpoint, ...]
     fault: Fault
     description: str
     fatal: bool = False
 
 
-_API: Final[tuple[Where, ...]] = ("create", "poll")
-_CREATE: Final[tuple[Where, ...]] = ("create",)
-_POLL: Final[tuple[Where, ...]] = ("poll",)
-_FILE: Final[tuple[Where, ...]] = ("download",)
+_API: Final[tuple[Endpoint, ...]] = ("create", "poll")
+_CREATE: Final[tuple[Endpoint, ...]] = ("create",)
+_POLL: Final[tuple[Endpoint, ...]] = ("poll",)
+_FILE: Final[tuple[Endpoint, ...]] = ("download",)
 _HTML: Final = {"Content-Type": "text/html"}
 _MAINTENANCE: Final = {"message": "Service Unavailable"}
 _DATES_ERROR: Final = {"end_date": ["The end date must be within 7 days of the start date."]}
 
 
-def _lines(*substitutions: tuple[bytes, bytes]) -> Form:
-    return Form(FileForm(substitutions=substitutions))
+def _lines(*substitutions: tuple[bytes, bytes]) -> Layout:
+    return Layout(FileLayout(substitutions=substitutions))
 
 
 PRESETS: Final[dict[str, Preset]] = {
     # API
     "request-timeout": Preset(
-        _API, Answer(408, {"message": "Request Timeout"}), "A 408 with Cometly's JSON."
+        _API, Respond(408, {"message": "Request Timeout"}), "A 408 with Cometly's JSON."
     ),
-    "too-early": Preset(_API, Answer(425, {"message": "Too Early"}), "A 425 with Cometly's JSON."),
+    "too-early": Preset(_API, Respond(425, {"message": "Too Early"}), "A 425 with Cometly's JSON."),
     "maintenance": Preset(
         _API,
-        Answer(503, _MAINTENANCE, {"Retry-After": "60"}),
+        Respond(503, _MAINTENANCE, {"Retry-After": "60"}),
         "Laravel's maintenance mode: 503 with Retry-After.",
     ),
     "laravel-error": Preset(
-        _API, Answer(500, {"message": "Server Error"}), "Laravel's 500 with JSON."
+        _API, Respond(500, {"message": "Server Error"}), "Laravel's 500 with JSON."
     ),
     "long-rate-limit": Preset(
         _API, TooManyRequests(7200), "A 429 with a Retry-After of two hours.", fatal=True
     ),
     "long-maintenance": Preset(
         _API,
-        Answer(503, _MAINTENANCE, {"Retry-After": "7200"}),
+        Respond(503, _MAINTENANCE, {"Retry-After": "7200"}),
         "A 503 with a Retry-After of two hours.",
         fatal=True,
     ),
     "unreadable-create": Preset(
         _CREATE,
-        Answer(202, "<html>Accepted</html>", _HTML, accepted=True),
-        "The export is created, but the answer is HTML.",
+        Respond(202, "<html>Accepted</html>", _HTML, accepted=True),
+        "The export is created, but the response is HTML.",
     ),
     "create-without-id": Preset(
         _CREATE,
-        Answer(202, {"status": "queued"}, accepted=True),
-        "The export is created, but the answer has no export_id.",
+        Respond(202, {"status": "queued"}, accepted=True),
+        "The export is created, but the response has no export_id.",
     ),
-    "unreadable-poll": Preset(_POLL, Answer(200, '{"export_id":'), "A 200 with truncated JSON."),
-    "oversized-answer": Preset(
-        _API, Answer(200, "{" + " " * 2**20 + "}"), "An answer of more than 1 MiB."
+    "unreadable-poll": Preset(_POLL, Respond(200, '{"export_id":'), "A 200 with truncated JSON."),
+    "oversized-response": Preset(
+        _API, Respond(200, "{" + " " * 2**20 + "}"), "A response of more than 1 MiB."
     ),
     "unprocessable": Preset(
         _CREATE,
         Refuse(422, _DATES_ERROR["end_date"][0], errors=_DATES_ERROR),
-        "A 422 with `errors`, as Laravel writes it.",
+        "Laravel's 422 with `errors`.",
         fatal=True,
     ),
     "unprocessable-old": Preset(
         _CREATE,
         Refuse(422, "The given data was invalid.", errors=_DATES_ERROR),
-        "A 422 as older versions of Laravel write it: the text is in `errors` only.",
+        "The 422 of older Laravel versions: the reason is only in `errors`.",
         fatal=True,
     ),
     "conflict": Preset(
@@ -131,7 +128,7 @@ PRESETS: Final[dict[str, Preset]] = {
     "unauthenticated": Preset(_API, Refuse(401, "Unauthenticated."), "A 401.", fatal=True),
     "firewall": Preset(
         _API,
-        Answer(403, "<html><h1>403 Forbidden</h1><p>Request blocked.</p></html>", _HTML),
+        Respond(403, "<html><h1>403 Forbidden</h1><p>Request blocked.</p></html>", _HTML),
         "A firewall's 403 with HTML.",
         fatal=True,
     ),
@@ -139,74 +136,76 @@ PRESETS: Final[dict[str, Preset]] = {
     "expired-token": Preset(
         _FILE,
         StorageFailure(400, "ExpiredToken", "The provided token has expired."),
-        "The token of the URL has expired: 400.",
+        "The token in the URL has expired: 400.",
     ),
     "storage-unauthorized": Preset(
-        _FILE, StorageFailure(401, "Unauthorized", "Unauthorized"), "A 401 of the storage."
+        _FILE, StorageFailure(401, "Unauthorized", "Unauthorized"), "A 401 from the storage."
     ),
     "no-such-key": Preset(
         _FILE,
         StorageFailure(404, "NoSuchKey", "The specified key does not exist."),
         "The file does not exist yet: 404.",
     ),
-    "gone": Preset(_FILE, StorageFailure(410, "Gone", "Gone"), "A 410 of the storage."),
+    "gone": Preset(_FILE, StorageFailure(410, "Gone", "Gone"), "A 410 from the storage."),
     "storage-timeout": Preset(
         _FILE,
         StorageFailure(408, "RequestTimeout", "Your socket connection was not read from in time."),
-        "A 408 of the storage.",
+        "A 408 from the storage.",
     ),
     "storage-too-early": Preset(
-        _FILE, StorageFailure(425, "TooEarly", "Too early"), "A 425 of the storage."
+        _FILE, StorageFailure(425, "TooEarly", "Too early"), "A 425 from the storage."
     ),
     "storage-rate-limit": Preset(
         _FILE,
         StorageFailure(429, "TooManyRequests", "Please slow down.", {"Retry-After": "30"}),
-        "A 429 of the storage with Retry-After.",
+        "A 429 from the storage with Retry-After.",
     ),
-    "signature-quoted": Preset(
+    "signature-in-error": Preset(
         _FILE,
         StorageFailure(403, "AccessDenied", "The signature {X-Amz-Signature} has expired"),
-        "An error that quotes the signature of the URL.",
+        "An error that contains the signature of the URL.",
     ),
-    "token-quoted": Preset(
+    "token-in-error": Preset(
         _FILE,
         StorageFailure(400, "InvalidToken", "The token {X-Amz-Security-Token} is invalid"),
-        "An error that quotes a long value of the URL's query.",
+        "An error that contains the token of the URL.",
     ),
-    # Files; add them at "create" or "poll" too
-    "half-surrogate": Preset(
+    # Files
+    "lone-surrogate": Preset(
         _CREATE,
         _lines((b'"name":"', rb'"name":"\ud83d'), (b'"name":null', rb'"name":"A\ud83d"')),
-        "Each name has half a surrogate pair.",
+        "Each name contains a lone surrogate.",
     ),
     "unknown-field": Preset(
-        _CREATE, _lines((b"}\n", b',"profile_field_1":"blue"}\n')), "Contacts have another field."
+        _CREATE,
+        _lines((b"}\n", b',"profile_field_1":"blue"}\n')),
+        "Contacts have an unknown field.",
     ),
     "number-for-text": Preset(
         _CREATE,
         _lines((b'"phone":null', b'"phone":1.50')),
-        "A JSON number where a string belongs.",
+        "Phone numbers are JSON numbers instead of strings.",
     ),
     "huge-id": Preset(
         _CREATE,
         _lines((b'{"id":', b'{"id":9223372036854775807')),
-        "Ids do not fit into 64 bits.",
+        "Ids do not fit in 64 bits.",
         fatal=True,
     ),
     "broken-line": Preset(
-        _CREATE, Form(FileForm(lines=(b"{",))), "The last line is not JSON.", fatal=True
+        _CREATE, Layout(FileLayout(lines=(b"{",))), "The last line is not JSON.", fatal=True
     ),
 }
 
-_AnyFault = tuple[Where, Fault]
+_Injection = tuple[Endpoint, Fault]
 
 
-def _presets(*, fatal: bool) -> list[_AnyFault]:
+def _presets(*, fatal: bool) -> list[_Injection]:
     found = (preset for preset in PRESETS.values() if preset.fatal == fatal)
-    return [(where, preset.fault) for preset in found for where in preset.places]
+    return [(endpoint, preset.fault) for preset in found for endpoint in preset.endpoints]
 
 
-RECOVERABLE: Final[tuple[_AnyFault, ...]] = (
+RECOVERABLE: Final[tuple[_Injection, ...]] = (
     *_presets(fatal=False),
     *product(
         _API,
@@ -224,8 +223,8 @@ RECOVERABLE: Final[tuple[_AnyFault, ...]] = (
         _CREATE,
         (
             ExportFails(),
-            ExportNotFoundYet(polls=2),
-            ExportNotFoundYet(seconds=20),
+            ExportNotYetFound(polls=2),
+            ExportNotYetFound(seconds=20),
             ExportStuck(),
             ExportVanishes(),
             UnknownStatus(),
@@ -235,18 +234,18 @@ RECOVERABLE: Final[tuple[_AnyFault, ...]] = (
             OddUrl(),
             NoRanges(),
             NoETag(),
-            Form(FileForm(members=3)),
-            Form(FileForm(plain=True, shuffle=1)),
-            Form(FileForm(content_encoding="gzip", last_newline=False)),
-            Form(FileForm(newline=b"\r\n", escaped=True)),
+            Layout(FileLayout(members=3)),
+            Layout(FileLayout(plain=True, shuffle=1)),
+            Layout(FileLayout(content_encoding="gzip", last_newline=False)),
+            Layout(FileLayout(newline=b"\r\n", escaped=True)),
         ),
     ),
     *product(
         _FILE,
         (
             *(Cut(at, reset=at % 2 == 0) for at in (0, 1, 2, 9, 20, 45)),
-            CutUnnoticed(30),
-            CutUnnoticed(11, chunked=True),
+            WithoutLength(30),
+            WithoutLength(11, chunked=True),
             Expired(),
             Throttled(),
             MalformedHeader(),
@@ -254,9 +253,9 @@ RECOVERABLE: Final[tuple[_AnyFault, ...]] = (
         ),
     ),
 )
-"""What a tap must survive, if it does not happen too often. Nothing here waits in real time."""
+"""Faults that a tap must survive if they are rare; none of them waits in real time."""
 
-FATAL: Final[tuple[_AnyFault, ...]] = (
+FATAL: Final[tuple[_Injection, ...]] = (
     *_presets(fatal=True),
     *product(_API, (Redirect("https://example.com"),)),
     *product(
@@ -265,10 +264,4 @@ FATAL: Final[tuple[_AnyFault, ...]] = (
     ),
     *product(_FILE, (WrongRange(),)),
 )
-"""What may end a run, but must not lose a contact."""
-
-SLOW: Final[tuple[_AnyFault, ...]] = (
-    *product(_API, (Hang(), Drip())),
-    *product(_FILE, (Hang(), Stall(), Drip(count=10))),
-)
-"""What a tap must survive, but only after a time-out or some seconds of real time."""
+"""Faults that may fail a run, but must not lose a contact."""

@@ -10,23 +10,27 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from simulator.api import OVERVIEW, Api
-from simulator.journal import Request
+from simulator.request_log import Request
+from simulator.server_state import ServerState
 from simulator.storage import Storage
-from simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
     from simulator.space import Space
 
     _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class Simulator(World):
-    """Serves a Space from an event loop in its own thread.
+class Simulator(ServerState):
+    """Serves a Space from an event loop in its own thread, as a context manager or by `start()`.
 
-    Use it as a context manager, or call `start()` and `stop()`.
+    Args:
+        space: The Space to serve.
+        host: The address to listen on.
+        api_port: The port of the API; 0: any free port.
+        storage_port: The port of the storage; 0: any free port.
+        on_response: Called in the server's thread after each request.
     """
 
     def __init__(
@@ -35,19 +39,10 @@ class Simulator(World):
         host: str = "127.0.0.1",
         api_port: int = 0,
         storage_port: int = 0,
-        on_answer: Callable[[Request], None] | None = None,
+        on_response: Callable[[Request], None] | None = None,
     ) -> None:
-        """Prepare to serve.
-
-        Args:
-            space: The Space to serve.
-            host: Address to listen on.
-            api_port: Port of the API; 0: any free one.
-            storage_port: Port of the storage; 0: any free one.
-            on_answer: Called in the server's thread after each request.
-        """
         super().__init__(space, host, api_port, storage_port)
-        self._on_answer = on_answer
+        self._on_response = on_response
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -69,19 +64,19 @@ class Simulator(World):
             raise
 
     def stop(self) -> None:
-        """Abort all connections and stop listening. Stopping twice does nothing."""
+        """Abort all connections and stop listening, if running."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
             self._thread = None
 
     def reset(self, space: Space) -> None:
-        """Serve another Space on the same ports, without faults and logged requests.
+        """Serve another Space on the same ports; remove faults and logged requests.
 
         Hanging requests are aborted.
 
         Raises:
-            RuntimeError: The simulator was stopped.
+            RuntimeError: The simulator is stopped.
         """
 
         async def replace() -> None:
@@ -93,18 +88,11 @@ class Simulator(World):
 
         asyncio.run_coroutine_threadsafe(replace(), self._loop).result()
 
-    def __enter__(self) -> Self:
-        """Start."""
+    def __enter__(self) -> Self:  # noqa: D105
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop."""
+    def __exit__(self, *_error: object) -> None:  # noqa: D105
         self.stop()
 
     async def _serve(self, started: Future[None]) -> None:
@@ -136,7 +124,7 @@ class Simulator(World):
 
     def _logged(self, service: Api | Storage) -> _Handler:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            record = Request(
+            entry = Request(
                 service.kind_of(request),
                 self.space.now(),
                 request.method,
@@ -145,24 +133,24 @@ class Simulator(World):
                 request.headers,
             )
             if request.path != OVERVIEW:
-                self.log(record)
+                self.log(entry)
             try:
-                response = await service.handle(request, record)
+                response = await service.handle(request, entry)
                 if response is None:
                     return web.Response()
-                record.status = response.status
+                entry.status = response.status
                 if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                    record.bytes_sent = len(response.body)
+                    entry.bytes_sent = len(response.body)
                 return response
             finally:
-                if self._on_answer is not None:
-                    self._on_answer(record)
+                if self._on_response is not None:
+                    self._on_response(entry)
 
         return handle
 
 
 async def _listen(runner: web.ServerRunner, host: str, port: int) -> int:
-    """Start listening; returns the port."""
+    """Start listening and return the port."""
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     bound_port: int = runner.addresses[0][1]

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import parse_qs, urlencode
 from zoneinfo import ZoneInfo
 
-from simulator.files import FileForm, make_file
+from simulator.files import FileLayout, make_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from simulator.population import Contact, Population
 
-Endpoint = Literal["create", "poll"]
+ApiEndpoint = Literal["create", "poll"]
 
 _MINUTE: Final = 60.0
 _WALL_CLOCK: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
@@ -36,31 +36,30 @@ _PENDING_MESSAGES: Final = {
 }
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a defect
-    """The Space answers a request with an error.
+class Refused(Exception):  # noqa: N818 - a response, not a bug
+    """The Space refuses a request.
 
     Attributes:
         status: The HTTP status.
-        message: Cometly's message.
-        errors: For a 422, the messages by field, as Laravel lists them.
+        message: The message of the response.
+        errors: For a 422, Laravel's messages by field.
     """
 
     def __init__(
         self, status: int, message: str, errors: Mapping[str, list[str]] | None = None
     ) -> None:
-        """Refuse with a status and a message."""
         super().__init__(message)
         self.status = status
         self.message = message
         self.errors = errors
 
 
-class Order(NamedTuple):
+class ExportRequest(NamedTuple):
     """A valid create request.
 
     Attributes:
         start: `start_date`, aware, in the Space's zone.
-        end: `end_date`, likewise.
+        end: `end_date`, aware, in the Space's zone.
         comet_tokens: Whether the file has `comet_tokens`.
         all_emails: Whether the file has `emails`.
     """
@@ -71,29 +70,29 @@ class Order(NamedTuple):
     all_emails: bool
 
     @property
-    def instants(self) -> tuple[datetime, datetime]:
+    def utc_window(self) -> tuple[datetime, datetime]:
         """Start and end in UTC."""
-        return as_instant(self.start), as_instant(self.end)
+        return to_utc(self.start), to_utc(self.end)
 
 
 @dataclass(eq=False)
 class Export:
-    """An export job. Its whole schedule is known when it is created.
+    """An export job; all its times are fixed when it is created.
 
     Attributes:
-        id: Counts from 1 in each Space.
-        order: The create request.
+        id: Numbered from 1 in each Space.
+        request: The create request.
         created_at: Unix seconds.
-        started_at: Unix seconds; `queued` before, `processing` from then on.
+        started_at: Unix seconds; when `queued` becomes `processing`.
         completed_at: Unix seconds.
         polls: Number of polls.
-        completed_polls: Number of polls since it completed.
+        completed_polls: Number of polls since its completion.
         population: The contacts at its completion; None before.
-        contacts: Number of contacts in its file; None until the file is made.
+        contacts: Number of contacts in its file; None before its first download.
     """
 
     id: int
-    order: Order
+    request: ExportRequest
     created_at: float
     started_at: float
     completed_at: float
@@ -104,7 +103,7 @@ class Export:
 
     @property
     def path(self) -> str:
-        """The path of its file in the storage."""
+        """The path of the file in the storage."""
         return f"/exports/{uuid.uuid5(uuid.NAMESPACE_URL, f'export {self.id}')}.ndjson.gz"
 
 
@@ -112,9 +111,9 @@ class Quota(NamedTuple):
     """The state of an endpoint's rate limit after a request.
 
     Attributes:
-        limit: Requests a minute; None: unlimited.
+        limit: Requests per minute; None: unlimited.
         remaining: Requests left in this minute.
-        retry_after: Seconds until the minute is over if this request exceeds the limit.
+        retry_after: Seconds until the next minute, if this request exceeds the limit.
     """
 
     limit: int | None
@@ -123,7 +122,7 @@ class Quota(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The rate limit headers of the answer."""
+        """The rate limit headers."""
         if self.limit is None:
             return {}
         headers = {
@@ -136,7 +135,7 @@ class Quota(NamedTuple):
 
 
 class StoredFile(NamedTuple):
-    """An object in the storage: its bytes, their quoted MD5, its number of contacts."""
+    """An object in the storage: its bytes, ETag and number of contacts."""
 
     data: bytes
     etag: str
@@ -150,24 +149,24 @@ class Space:
     Attributes:
         population: The contacts; those created after the current time do not exist yet.
         api_key: The only valid key.
-        timezone: IANA name of the zone in which export dates are read.
+        timezone: IANA name of the zone of the dates in create requests.
         end_inclusive: Whether a contact created exactly at `end_date` is in the export.
-        wall_clock_comparison: Compare local wall-clock times instead of instants, as a database of
-            local times does. The two differ where a clock change repeats an hour.
-        fold: Which one a repeated wall-clock time of a request is: 0 the first, 1 the second.
-        queued_seconds: Shortest time that an export is queued.
+        wall_clock_comparison: Compare local times instead of UTC times, like a database that stores
+            local times. This differs only when a clock change repeats an hour.
+        fold: Which occurrence of a repeated local time a request means: 0 the first, 1 the second.
+        queued_seconds: Minimum time that an export is queued.
         processing_seconds: Processing time of an export.
-        seconds_per_contact: Processing time added per contact.
-        workers: How many exports are processed at a time, first come, first served; the others
-            stay queued. None: all at once.
-        max_exports_in_flight: While so many exports are queued or processing, a create is refused.
-        in_flight_refusal: The status of that refusal.
-        max_range_days: A create for a longer range is refused with 422.
-        creates_per_minute: Rate limit of the create endpoint; None: unlimited.
-        polls_per_minute: Rate limit of the get endpoint; None: unlimited.
+        seconds_per_contact: Additional processing time per contact.
+        workers: How many exports are processed in parallel, in order of creation; the others stay
+            queued. None: unlimited.
+        max_exports_in_flight: Refuse a create while this many exports are queued or processing.
+        in_flight_refusal: The HTTP status of that refusal.
+        max_range_days: Refuse a create with a longer range with 422.
+        creates_per_minute: Rate limit of create requests; None: unlimited.
+        polls_per_minute: Rate limit of polls; None: unlimited.
         url_lifetime_seconds: How long a download URL is valid after the poll that returned it.
         clock: Returns the time in Unix seconds; None: the real clock.
-        sleep: Advances `clock` by some seconds, for answers that take time; None: wait really.
+        sleep: Advances `clock` for slow responses; None: sleep in real time.
         exports: All exports by id.
     """
 
@@ -192,11 +191,10 @@ class Space:
     sleep: Callable[[float], None] | None = None
     exports: dict[int, Export] = field(default_factory=dict, init=False)
 
-    def __post_init__(self) -> None:
-        """Set up the bookkeeping."""
+    def __post_init__(self) -> None:  # noqa: D105
         self._zone = ZoneInfo(self.timezone)
-        endpoints: tuple[Endpoint, ...] = ("create", "poll")
-        self._minutes = {name: _Minute(self.limit(name)) for name in endpoints}
+        endpoints: tuple[ApiEndpoint, ...] = ("create", "poll")
+        self._rate_limits = {name: _RateLimit(self.limit(name)) for name in endpoints}
         self._workers_free_at = [-math.inf] * (self.workers or 0)  # a heap
         self._by_path: dict[str, Export] = {}
         self._lock = threading.RLock()
@@ -208,7 +206,7 @@ class Space:
         return time.time() if self.clock is None else self.clock()
 
     def add(self, contacts: Iterable[Contact]) -> None:
-        """Add contacts, or replace those with a known id. Completed exports do not change.
+        """Add contacts, or replace those with the same id; completed exports do not change.
 
         Raises:
             TypeError: A `created_at` has no time zone.
@@ -222,30 +220,30 @@ class Space:
         """Check the Authorization header.
 
         Raises:
-            Refused: 401; the key is missing or wrong.
+            Refused: The key is missing or wrong.
         """
         if authorization is None or not hmac.compare_digest(
             authorization.encode(errors="replace"), f"Bearer {self.api_key}".encode()
         ):
             raise Refused(401, "Unauthenticated.")
 
-    def admit(self, endpoint: Endpoint) -> Quota:
+    def admit(self, endpoint: ApiEndpoint) -> Quota:
         """Count a request against its endpoint's rate limit."""
         with self._lock:
-            return self._minutes[endpoint].take(self.now())
+            return self._rate_limits[endpoint].take(self.now())
 
-    def limit(self, endpoint: Endpoint) -> int | None:
-        """Requests a minute that an endpoint allows; None: unlimited."""
+    def limit(self, endpoint: ApiEndpoint) -> int | None:
+        """Requests per minute that an endpoint allows; None: unlimited."""
         return self.creates_per_minute if endpoint == "create" else self.polls_per_minute
 
-    def read_order(self, body: object) -> Order:
-        """Validate the body of a create as strictly as the vendor's page describes it.
+    def parse_export_request(self, body: object) -> ExportRequest:
+        """Validate the JSON of a create request, as strictly as Cometly documents.
 
         Args:
-            body: The decoded JSON; anything but an object counts as an empty object.
+            body: The decoded JSON; treated as an empty object if it is not an object.
 
         Raises:
-            Refused: 422, with messages by field.
+            Refused: A field is invalid; 422 with messages by field.
         """
         fields: dict[str, object] = body if isinstance(body, dict) else {}
         errors: dict[str, list[str]] = {}
@@ -254,16 +252,16 @@ class Space:
         if start and end and end <= start:
             errors["end_date"] = ["The end_date field must be a date after start_date."]
         days = self.max_range_days
-        # Both have the same zone object: Python subtracts their wall-clock times.
+        # Both have the same zone object, so Python subtracts their wall-clock times.
         if start and end and days is not None and end - start > timedelta(days=days):
             errors["end_date"] = [f"The date range must not be longer than {days:g} days."]
         comet_tokens = _read_flag(fields, "include_comet_tokens", errors)
         all_emails = _read_flag(fields, "include_all_emails", errors)
         if errors or start is None or end is None:
             raise _unprocessable(errors)
-        return Order(start, end, comet_tokens, all_emails)
+        return ExportRequest(start, end, comet_tokens, all_emails)
 
-    def create(self, order: Order) -> Export:
+    def create(self, request: ExportRequest) -> Export:
         """Create an export.
 
         Raises:
@@ -277,10 +275,10 @@ class Space:
             started_at = now + self.queued_seconds
             if self.workers is not None:
                 started_at = max(started_at, heapq.heappop(self._workers_free_at))
-            completed_at = started_at + self._processing_time(order, now)
+            completed_at = started_at + self._processing_time(request, now)
             if self.workers is not None:
                 heapq.heappush(self._workers_free_at, completed_at)
-            export = Export(len(self.exports) + 1, order, now, started_at, completed_at)
+            export = Export(len(self.exports) + 1, request, now, started_at, completed_at)
             self.exports[export.id] = export
             self._by_path[export.path] = export
             return export
@@ -292,15 +290,15 @@ class Space:
             return export if export is not None and self._complete_if_due(export) else None
 
     def poll(self, export: Export, storage_url: str) -> dict[str, object]:
-        """The fields of the answer to a poll; each poll of a completed export signs a fresh URL.
+        """The JSON of a poll response; each poll of a completed export signs a new URL.
 
         Args:
             export: The export.
-            storage_url: Origin of the storage, without a slash at the end.
+            storage_url: Origin of the storage, without a trailing slash.
         """
         with self._lock:
             export.polls += 1
-            answer: dict[str, object] = {
+            response: dict[str, object] = {
                 "export_id": export.id,
                 "status": "completed",
                 "created_at": _timestamp(export.created_at),
@@ -308,13 +306,13 @@ class Space:
             if self._complete_if_due(export):
                 export.completed_polls += 1
                 expires_at = math.floor(self.now()) + self.url_lifetime_seconds
-                return answer | {
+                return response | {
                     "completed_at": _timestamp(export.completed_at),
                     "download_url": storage_url + self.presign(export),
                     "expires_at": _timestamp(expires_at),
                 }
             status = self.status(export)
-            return answer | {"status": status, "message": _PENDING_MESSAGES[status]}
+            return response | {"status": status, "message": _PENDING_MESSAGES[status]}
 
     def status(self, export: Export) -> str:
         """`queued`, `processing` or `completed`."""
@@ -324,11 +322,11 @@ class Space:
         return "queued" if now < export.started_at else "processing"
 
     def presign(self, export: Export, *, odd: bool = False) -> str:
-        """A signed path and query of an export's file.
+        """A signed path and query for an export's file.
 
         Args:
             export: The export.
-            odd: Percent-encode in legal ways that HTTP libraries like to normalize.
+            odd: Use valid percent-encodings that HTTP libraries often normalize.
         """
         self._signed_urls += 1
         token = base64.b64encode(hashlib.sha512(b"%d" % self._signed_urls).digest()).decode()
@@ -338,7 +336,7 @@ class Space:
                 "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
                 "X-Amz-Date": datetime.fromtimestamp(self.now(), UTC).strftime("%Y%m%dT%H%M%SZ"),
                 "X-Amz-Expires": str(self.url_lifetime_seconds),
-                # Makes two URLs of one second differ.
+                # Makes URLs signed within the same second differ.
                 "X-Amz-Security-Token": f"session-{self._signed_urls}/{token}",
                 "X-Amz-SignedHeaders": "host",
             }
@@ -349,10 +347,10 @@ class Space:
         return f"{path}?{query}&X-Amz-Signature={self._sign(f'{path}?{query}')}"
 
     def check_url(self, target: str) -> str | None:
-        """The reason in S3's words why a presigned URL is invalid; None: it is valid.
+        """S3's error message if a presigned URL is invalid; None if it is valid.
 
         Args:
-            target: Path and query exactly as requested; any other spelling is invalid.
+            target: Path and query exactly as requested.
         """
         signed, _, signature = target.rpartition("&X-Amz-Signature=")
         if not hmac.compare_digest(signature.encode(), self._sign(signed).encode()):
@@ -363,13 +361,13 @@ class Space:
             return "Request has expired"
         return None
 
-    def file(self, export: Export, form: FileForm | None = None) -> StoredFile:
-        """The file of a completed export; the same bytes every time.
+    def file(self, export: Export, layout: FileLayout | None = None) -> StoredFile:
+        """The file of a completed export; deterministic.
 
         Raises:
             ValueError: The export is not completed.
         """
-        form = form or FileForm()
+        layout = layout or FileLayout()
         with self._lock:
             if not self._complete_if_due(export) or export.population is None:
                 message = f"export {export.id} is not completed"
@@ -379,16 +377,16 @@ class Space:
         newest = population.last_created_at
         if newest is None or newest <= until:
             until = datetime.max.replace(tzinfo=UTC)
-        # Not by export: the same window, exported again, is the same file.
-        key = (population, export.order, until, form)
+        # Not by export: exporting the same window again gives the same file.
+        key = (population, export.request, until, layout)
 
         def make() -> StoredFile:
-            contacts = self._contacts(population, export.order, until)
+            contacts = self._contacts(population, export.request, until)
             data, count = make_file(
                 contacts,
-                comet_tokens=export.order.comet_tokens,
-                all_emails=export.order.all_emails,
-                form=form,
+                comet_tokens=export.request.comet_tokens,
+                all_emails=export.request.all_emails,
+                layout=layout,
             )
             return StoredFile(data, etag_of(data), count)
 
@@ -396,39 +394,41 @@ class Space:
         export.contacts = stored.contacts
         return stored
 
-    def _processing_time(self, order: Order, now: float) -> float:
+    def _processing_time(self, request: ExportRequest, now: float) -> float:
         if not self.seconds_per_contact:
             return self.processing_seconds
-        start, end = order.instants
+        start, end = request.utc_window
         end = min(end, datetime.fromtimestamp(now, UTC))
         return self.processing_seconds + self.seconds_per_contact * self.population.count(
             start, end
         )
 
-    def _contacts(self, population: Population, order: Order, until: datetime) -> Iterator[Contact]:
-        """The contacts of an export: created in its window, and not after `until`."""
-        start, end = order.instants
+    def _contacts(
+        self, population: Population, request: ExportRequest, until: datetime
+    ) -> Iterator[Contact]:
+        """The contacts created in an export's window, but not after `until`."""
+        start, end = request.utc_window
         if not self.wall_clock_comparison:
             if until < end:
                 return population.between(start, until, end_inclusive=True)
             return population.between(start, end, end_inclusive=self.end_inclusive)
         day = timedelta(days=1)
-        around = population.between(
+        candidates = population.between(
             _shifted(start, -day),
             min(_shifted(end, day), until),
             end_inclusive=True,
         )
         return (
             contact
-            for contact in around
-            if self._is_within(order, contact.created_at.astimezone(self._zone))
+            for contact in candidates
+            if self._is_within(request, contact.created_at.astimezone(self._zone))
         )
 
-    def _is_within(self, order: Order, local: datetime) -> bool:
-        # All three have the same zone object: Python compares their wall-clock times, not instants.
-        if local < order.start:
+    def _is_within(self, request: ExportRequest, local: datetime) -> bool:
+        # All three have the same zone object, so Python compares their wall-clock times.
+        if local < request.start:
             return False
-        return local <= order.end if self.end_inclusive else local < order.end
+        return local <= request.end if self.end_inclusive else local < request.end
 
     def _complete_if_due(self, export: Export) -> bool:
         if self.status(export) != "completed":
@@ -454,8 +454,8 @@ class Space:
         except ValueError:
             errors[name] = [f"The {name} field must be a valid date."]
             return None
-        exists = as_instant(wall_clock).astimezone(self._zone) == wall_clock
-        # PHP reads a skipped time with the offset that was valid before it.
+        exists = to_utc(wall_clock).astimezone(self._zone) == wall_clock
+        # PHP interprets a skipped time with the offset before the clock change.
         return wall_clock.replace(fold=self.fold if exists else 0)
 
     def _sign(self, target: str) -> str:
@@ -463,27 +463,27 @@ class Space:
         return hmac.new(self.api_key.encode(), text, hashlib.sha256).hexdigest()
 
 
-class _Minute:
-    """A fixed window of one minute, which begins at its first request."""
+class _RateLimit:
+    """Counts requests per minute; a minute starts with its first request."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._began = -math.inf
+        self._started_at = -math.inf
         self._count = 0
 
     def take(self, now: float) -> Quota:
-        if now >= self._began + _MINUTE:
-            self._began, self._count = now, 0
+        if now >= self._started_at + _MINUTE:
+            self._started_at, self._count = now, 0
         if self._limit is None:
             return Quota(None, 0, None)
         if self._count >= self._limit:
-            return Quota(self._limit, 0, max(1, math.ceil(self._began + _MINUTE - now)))
+            return Quota(self._limit, 0, max(1, math.ceil(self._started_at + _MINUTE - now)))
         self._count += 1
         return Quota(self._limit, self._limit - self._count, None)
 
 
 class _FileCache:
-    """The files requested last, up to a number of bytes."""
+    """The most recently used files, up to a number of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -502,8 +502,8 @@ class _FileCache:
         return sum(len(stored.data) for stored in self._files.values())
 
 
-def as_instant(moment: datetime) -> datetime:
-    """An aware moment in UTC, clamped to the range of `datetime`."""
+def to_utc(moment: datetime) -> datetime:
+    """An aware time in UTC, clamped to the range of `datetime`."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -535,7 +535,7 @@ def _read_flag(fields: Mapping[str, object], name: str, errors: dict[str, list[s
 
 
 def _unprocessable(errors: Mapping[str, list[str]]) -> Refused:
-    """A 422 as Laravel words it: the first message and the number of others."""
+    """Laravel's 422: the first message and the number of others."""
     messages = [message for of_field in errors.values() for message in of_field]
     more = len(messages) - 1
     rest = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""

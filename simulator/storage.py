@@ -12,7 +12,6 @@ from aiohttp import web
 from simulator import wire
 from simulator.faults import (
     Cut,
-    CutUnnoticed,
     Drip,
     Fault,
     FileFault,
@@ -22,55 +21,50 @@ from simulator.faults import (
     NoRanges,
     Stall,
     StorageFailure,
+    WithoutLength,
     WrongRange,
 )
-from simulator.files import FileForm
+from simulator.files import FileLayout
 from simulator.space import etag_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from simulator.journal import Kind, Request
+    from simulator.request_log import Kind, Request
+    from simulator.server_state import ServerState
     from simulator.space import Export, Space
-    from simulator.world import World
 
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE: Final = re.compile(r"bytes=(\d+)-", re.ASCII)
 _WRITE_BYTES: Final = 2**20
 
 
 class Storage:
-    """Answers downloads."""
+    """Responds to downloads."""
 
-    def __init__(self, world: World) -> None:
-        """Serve this world."""
-        self._world = world
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
 
     def kind_of(self, request: web.BaseRequest) -> Kind:
-        """Which call a request is."""
-        of_file = request.path.startswith("/exports/") and request.method in {"GET", "HEAD"}
-        return "download" if of_file else "other"
+        """The kind of a request."""
+        is_download = request.method == "GET" and request.path.startswith("/exports/")
+        return "download" if is_download else "other"
 
-    async def handle(self, request: web.BaseRequest, record: Request) -> web.StreamResponse | None:
-        """Answer a request.
+    async def handle(self, request: web.BaseRequest, entry: Request) -> web.StreamResponse | None:
+        """The response to a request, or None if aiohttp has nothing to send.
 
         Args:
             request: The request.
-            record: Its entry in the log.
-
-        Returns:
-            The answer, sent or to be sent; None if it is sent or there is none.
+            entry: Its log entry, to be completed.
         """
-        if record.kind == "other":
+        if entry.kind == "other":
             return _error(404, "NoSuchKey", "The specified key does not exist.")
-        export = _find(self._world.space, request)
+        export = _find(self._state.space, request)
         if isinstance(export, web.Response):
             return export
-        record.export_id = export.id
-        record.start, record.end = export.order.instants
-        file_faults = self._world.faults.export_faults("download", record)
-        # Download faults do not affect HEAD, which transfers nothing.
-        is_get = request.method == "GET"
-        fault = self._world.faults.next_fault("download", record) if is_get else None
+        entry.export_id = export.id
+        entry.start, entry.end = export.request.utc_window
+        file_faults = self._state.faults.export_faults("download", entry)
+        fault = self._state.faults.next_fault("download", entry)
         match fault:
             case StorageFailure():
                 message = fault.message
@@ -78,61 +72,61 @@ class Storage:
                     message = message.replace(f"{{{name}}}", value)
                 return _error(fault.status, fault.code, message, fault.headers)
             case (
-                None | Cut() | CutUnnoticed() | Drip() | MalformedHeader() | Stall() | WrongRange()
+                None | Cut() | WithoutLength() | Drip() | MalformedHeader() | Stall() | WrongRange()
             ):
-                stored = await asyncio.to_thread(_stored, self._world.space, export, file_faults)
+                stored = await asyncio.to_thread(_stored, self._state.space, export, file_faults)
                 part = _part(stored, request)
                 if isinstance(part, web.Response):
                     return part
-                return await self._transfer(request, record, part, fault)
+                return await self._transfer(request, entry, part, fault)
             case _:
-                return await wire.common_answer(fault, request, record, self._world)
+                return await wire.common_response(fault, request, entry, self._state)
 
     async def _transfer(
-        self, request: web.BaseRequest, record: Request, part: _Part, fault: Fault | None
+        self, request: web.BaseRequest, entry: Request, part: _Part, fault: Fault | None
     ) -> web.StreamResponse | None:
         body, headers = part.body, part.headers
         declared = headers | {"Content-Length": str(len(body))}
         match fault:
             case Cut():
-                wire.begin(request, record, part.status, declared, body[: fault.at])
-                await wire.end(request, with_reset=fault.reset)
-            case CutUnnoticed(chunked=False):
+                wire.send(request, entry, part.status, declared, body[: fault.at])
+                await wire.close(request, with_reset=fault.reset)
+            case WithoutLength(chunked=False):
                 headers["Connection"] = "close"
-                wire.begin(request, record, part.status, headers, body[: fault.at])
-                await wire.end(request)
-            case CutUnnoticed():
+                wire.send(request, entry, part.status, headers, body[: fault.at])
+                await wire.close(request)
+            case WithoutLength():
                 headers["Transfer-Encoding"] = "chunked"
                 chunk = bytes(body[: fault.at])
                 framed = b"%x\r\n%b\r\n" % (len(chunk), chunk)
-                wire.begin(request, record, part.status, headers, framed)
-                await wire.end(request)
+                wire.send(request, entry, part.status, headers, framed)
+                await wire.close(request)
             case Drip():
                 declared["Connection"] = "close"
-                wire.begin(request, record, part.status, declared, b"")
-                await wire.drip(request, record, body[: fault.count], fault.seconds, self._world)
+                wire.send(request, entry, part.status, declared, b"")
+                await wire.drip(request, entry, body[: fault.count], fault.seconds, self._state)
                 rest = b"" if fault.count is None else bytes(body[fault.count :])
-                record.bytes_sent += len(rest)
+                entry.bytes_sent += len(rest)
                 if request.transport is not None:
                     request.transport.write(rest)
-                await wire.end(request)
+                await wire.close(request)
             case MalformedHeader():
                 declared["Connection"] = "close"
-                wire.begin(request, record, part.status, declared, body, first_line=fault.line)
-                await wire.end(request)
+                wire.send(request, entry, part.status, declared, body, first_line=fault.line)
+                await wire.close(request)
             case Stall():
-                wire.begin(request, record, part.status, declared, body[: fault.at])
-                await self._world.stopping.wait()
+                wire.send(request, entry, part.status, declared, body[: fault.at])
+                await self._state.stopping.wait()
                 wire.reset(request)
             case WrongRange():
-                return await _send(request, record, part.shifted(fault.shift))
+                return await _send(request, entry, part.shifted(fault.shift))
             case _:
-                return await _send(request, record, part)
+                return await _send(request, entry, part)
         return None
 
 
-class _Stored(NamedTuple):
-    """A stored file and how the store treats it, with all its faults."""
+class _StoredObject(NamedTuple):
+    """A stored file and the storage's features, with all faults applied."""
 
     data: bytes
     etag: str | None
@@ -142,16 +136,15 @@ class _Stored(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The part of a file to send."""
+    """The rest of a file from `start` on, to be sent."""
 
-    stored: _Stored
+    stored: _StoredObject
     status: int
     start: int
-    end: int
 
     @property
     def body(self) -> memoryview:
-        return memoryview(self.stored.data)[self.start : self.end]
+        return memoryview(self.stored.data)[self.start :]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -164,16 +157,16 @@ class _Part(NamedTuple):
             headers["Content-Encoding"] = self.stored.content_encoding
         if self.status == web.HTTPPartialContent.status_code:
             size = len(self.stored.data)
-            headers["Content-Range"] = f"bytes {self.start}-{self.end - 1}/{size}"
+            headers["Content-Range"] = f"bytes {self.start}-{size - 1}/{size}"
         return headers
 
     def shifted(self, by: int) -> _Part:
-        start = min(max(0, self.start + by), max(0, self.end - 1))
-        return self._replace(start=start)
+        last = max(0, len(self.stored.data) - 1)
+        return self._replace(start=min(max(0, self.start + by), last))
 
 
 def _find(space: Space, request: web.BaseRequest) -> Export | web.Response:
-    """The export of a presigned URL, or the error answer."""
+    """The export that a presigned URL is for, or an error response."""
     if "Authorization" in request.headers:
         return _error(
             400,
@@ -189,67 +182,58 @@ def _find(space: Space, request: web.BaseRequest) -> Export | web.Response:
     return export or _error(404, "NoSuchKey", "The specified key does not exist.")
 
 
-def _stored(space: Space, export: Export, faults: list[Fault]) -> _Stored:
-    """The file with its faults."""
+def _stored(space: Space, export: Export, faults: list[Fault]) -> _StoredObject:
+    """The file of an export, with faults applied."""
     file_faults = [fault for fault in faults if isinstance(fault, FileFault)]
-    form = FileForm()
+    layout = FileLayout()
     for fault in file_faults:
-        form = fault.change_form(form)
-    data, etag, _ = space.file(export, form)
+        layout = fault.change_layout(layout)
+    data, etag, _ = space.file(export, layout)
     for fault in file_faults:
         data = fault.change_data(data)
     kinds = {type(fault) for fault in file_faults}
-    return _Stored(
+    return _StoredObject(
         data,
         None if NoETag in kinds else etag_of(data) if file_faults else etag,
-        form.content_encoding,
+        layout.content_encoding,
         ranges=NoRanges not in kinds,
         conditions=not kinds & {NoETag, IgnoresIfMatch},
     )
 
 
-def _part(stored: _Stored, request: web.BaseRequest) -> _Part | web.Response:
-    """Apply the conditions and the range of a request; the part to send, or the error answer."""
-    size = len(stored.data)
-    whole = _Part(stored, 200, 0, size)
+def _part(stored: _StoredObject, request: web.BaseRequest) -> _Part | web.Response:
+    """The part of a file that a request asks for, or an error response."""
     if_match = request.headers.get("If-Match", "*")
     if stored.conditions and if_match not in ("*", stored.etag):
         message = "At least one of the pre-conditions you specified did not hold"
         return _error(412, "PreconditionFailed", message)
-    if stored.conditions and request.headers.get("If-Range", stored.etag) != stored.etag:
-        return whole
     match = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if not stored.ranges or match is None or match.group() == "bytes=-":
-        return whole
-    first, last = match.groups()
-    start = int(first) if first else max(0, size - int(last))
-    end = min(size, int(last) + 1) if first and last else size
-    if first and last and int(last) < start:
-        return whole
-    if start >= size:
-        headers = {"Content-Range": f"bytes */{size}"}
+    if not stored.ranges or match is None:
+        return _Part(stored, 200, 0)
+    start = int(match[1])
+    if start >= len(stored.data):
+        headers = {"Content-Range": f"bytes */{len(stored.data)}"}
         return _error(416, "InvalidRange", "The requested range is not satisfiable", headers)
-    return _Part(stored, 206, start, end)
+    return _Part(stored, 206, start)
 
 
-async def _send(request: web.BaseRequest, record: Request, part: _Part) -> web.StreamResponse:
+async def _send(request: web.BaseRequest, entry: Request, part: _Part) -> web.StreamResponse:
     response = web.StreamResponse(status=part.status, headers=part.headers)
     body = part.body
     response.content_length = len(body)
-    record.status = part.status
+    entry.status = part.status
     await response.prepare(request)
-    if request.method != "HEAD":
-        for start in range(0, len(body), _WRITE_BYTES):
-            block = body[start : start + _WRITE_BYTES]
-            record.bytes_sent += len(block)
-            await response.write(block)
+    for start in range(0, len(body), _WRITE_BYTES):
+        block = body[start : start + _WRITE_BYTES]
+        entry.bytes_sent += len(block)
+        await response.write(block)
     return response
 
 
 def _error(
     status: int, code: str, message: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """An error in S3's XML."""
+    """An S3 error with XML."""
     xml = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>"

@@ -1,4 +1,4 @@
-"""Answers that aiohttp would not send: malformed, incomplete or none at all."""
+"""Responses that aiohttp cannot send: malformed, incomplete or none at all."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from simulator.faults import Answer, Drip, Hang, Redirect, Reset, ServerError
+from simulator.faults import Drip, Hang, Redirect, Reset, Respond, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from simulator.faults import Fault
-    from simulator.journal import Request
-    from simulator.world import World
+    from simulator.request_log import Request
+    from simulator.server_state import ServerState
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-def json_answer(
+def json_response(
     status: int, payload: object, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """An answer with JSON."""
+    """A response with a JSON body."""
     return web.Response(
         status=status,
         body=msgspec.json.encode(payload),
@@ -36,36 +36,36 @@ def json_answer(
     )
 
 
-async def common_answer(
-    fault: Fault, request: web.BaseRequest, record: Request, world: World
+async def common_response(
+    fault: Fault, request: web.BaseRequest, entry: Request, state: ServerState
 ) -> web.Response | None:
-    """The answer with a fault that can affect any request; None if it is sent or there is none.
+    """The response for a fault that applies to any request; None if it needs none from aiohttp.
 
     Raises:
-        TypeError: The fault is of another kind.
+        TypeError: The fault does not apply to any request.
     """
     match fault:
         case ServerError():
             return web.Response(status=fault.status, text=fault.html, content_type="text/html")
         case Redirect():
             return web.Response(status=fault.status, headers={"Location": fault.location})
-        case Answer(body=bytes() as body):
+        case Respond(body=bytes() as body):
             return web.Response(status=fault.status, body=body, headers=fault.headers)
-        case Answer(body=str() as text):
+        case Respond(body=str() as text):
             return web.Response(status=fault.status, body=text.encode(), headers=fault.headers)
-        case Answer():
-            return json_answer(fault.status, fault.body, fault.headers)
+        case Respond():
+            return json_response(fault.status, fault.body, fault.headers)
         case Reset():
             reset(request)
         case Hang():
-            await world.stopping.wait()
+            await state.stopping.wait()
             reset(request)
         case Drip():
             headers = {"Content-Type": "application/json", "Connection": "close"}
-            begin(request, record, HTTPStatus.OK, headers, b"{")
-            await drip(request, record, repeat(ord(" ")), fault.seconds, world)
+            send(request, entry, HTTPStatus.OK, headers, b"{")
+            await drip(request, entry, repeat(ord(" ")), fault.seconds, state)
         case _:
-            message = f"{fault!r} cannot affect this request"
+            message = f"{fault!r} does not apply to this request"
             raise TypeError(message)
     return None
 
@@ -79,27 +79,27 @@ def reset(request: web.BaseRequest) -> None:
         transport.abort()
 
 
-def begin(  # noqa: PLR0913
+def send(  # noqa: PLR0913
     request: web.BaseRequest,
-    record: Request,
+    entry: Request,
     status: int,
     headers: Mapping[str, str],
     body: bytes | memoryview,
     *,
     first_line: str | None = None,
 ) -> None:
-    """Send a head, and a body that need not fit it.
+    """Send headers and a body, whether they match or not.
 
     Args:
-        request: The request to answer.
-        record: Its entry in the log.
+        request: The request to respond to.
+        entry: Its entry in the log.
         status: The HTTP status.
         headers: The headers.
         body: The first bytes of the body.
-        first_line: A line before the headers.
+        first_line: A raw line before the headers.
     """
-    record.status = status
-    record.bytes_sent += len(body)
+    entry.status = status
+    entry.bytes_sent += len(body)
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines.extend([first_line] if first_line else [])
     lines.extend(f"{name}: {value}" for name, value in headers.items())
@@ -108,28 +108,27 @@ def begin(  # noqa: PLR0913
 
 
 async def drip(
-    request: web.BaseRequest, record: Request, body: Iterable[int], seconds: float, world: World
+    request: web.BaseRequest,
+    entry: Request,
+    body: Iterable[int],
+    seconds: float,
+    state: ServerState,
 ) -> None:
-    """Send a body byte by byte, until the client disconnects or the server stops."""
+    """Send a body byte by byte until the client disconnects or the server stops."""
     for byte in body:
         transport = request.transport
-        if transport is None or transport.is_closing() or world.stopping.is_set():
+        if transport is None or transport.is_closing() or state.stopping.is_set():
             break
         transport.write(bytes([byte]))
-        record.bytes_sent += 1
-        await world.pause(seconds)
+        entry.bytes_sent += 1
+        await state.pause(seconds)
 
 
-async def end(request: web.BaseRequest, *, with_reset: bool = False) -> None:
-    """Close the connection after all data was sent.
-
-    Args:
-        request: The answered request.
-        with_reset: RST instead of FIN.
-    """
+async def close(request: web.BaseRequest, *, with_reset: bool = False) -> None:
+    """Close the connection when all data is sent, with FIN or RST."""
     transport = request.transport
     if transport is not None and with_reset:
-        while transport.get_write_buffer_size():  # noqa: ASYNC110 - a transport has no event for it
+        while transport.get_write_buffer_size():  # noqa: ASYNC110 - a transport has no event for this
             await asyncio.sleep(0.001)
         reset(request)
     elif transport is not None:

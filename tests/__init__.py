@@ -1,1 +1,1 @@
-"""What the tap promises, as tests; docs/testing.md tells how they are built."""
+"""Tests; docs/testing.md describes how they are built."""

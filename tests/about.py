@@ -1,4 +1,4 @@
-"""What `tap-cometly --about` prints."""
+"""Output of `tap-cometly --about`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @functools.cache
 def about() -> dict[str, Any]:
-    """All of it."""
+    """The output of `--about --format=json`."""
     command = [sys.executable, "-m", "tap_cometly", "--about", "--format=json"]
     printed = subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603
     content: dict[str, Any] = json.loads(printed)

@@ -1,4 +1,4 @@
-"""What most tests need: a simulated Space, a clock that never waits, the tap in this process."""
+"""Shared by most tests: a simulated Space, a virtual clock, and the tap in the test's process."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from tap_cometly.times import Clock
 
-# For `.ci/mutation`, which needs no minimal example of a failure.
+# For `.ci/mutation`, which does not need failures to be shrunk.
 settings.register_profile("mutation", phases=[Phase.generate])
 
 API_KEY = "simulated-key"
 JUNE = datetime(2024, 6, 1, tzinfo=UTC)
 """The `start_date` of most tests."""
 NOON = datetime(2024, 7, 1, 12, tzinfo=UTC)
-"""What a virtual clock shows at first."""
+"""The time at which a virtual clock starts."""
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
@@ -44,7 +44,6 @@ class VirtualClock:
     """A clock that only `sleep` moves."""
 
     def __init__(self, start: datetime = NOON) -> None:
-        """Show a time."""
         self._now = start.timestamp()
 
     def now(self) -> float:
@@ -59,14 +58,14 @@ class VirtualClock:
 
 @dataclass
 class Run:
-    """What a run of the tap wrote on stdout, and the error that ended it, if one did."""
+    """What a run of the tap wrote to stdout, and the error if it failed."""
 
     output: bytes
     error: BaseException | None = None
     messages: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read the messages; each line must be whole."""
+        """Parse the messages; each line must be complete."""
         assert self.output == b"" or self.output.endswith(b"\n")
         self.messages = [json.loads(line) for line in self.output.split(b"\n")[:-1]]
 
@@ -94,19 +93,18 @@ class World:
     """A Space, its clock, and a tap that syncs it."""
 
     def __init__(self, simulator: Simulator) -> None:
-        """Give a running simulator an empty Space."""
         self.simulator = simulator
         self.clock: Clock = VirtualClock()
         self.fill([])
 
     def fill(self, contacts: Sequence[Contact] | Population, **rules: Any) -> None:
-        """Serve a new Space with these contacts, and rules besides the simulator's defaults."""
+        """Serve a new Space with these contacts; `rules` override the simulator's defaults."""
         population = contacts if isinstance(contacts, Population) else Population(contacts)
         self.space = Space(population, api_key=API_KEY, clock=self.clock.now, **rules)
         self.simulator.reset(self.space)
 
     def config(self, **settings: Any) -> dict[str, Any]:
-        """Settings for this Space, from 2024-06-01 on; None takes one away."""
+        """Settings for this Space, from 2024-06-01; a setting of None is removed."""
         config = {
             "api_key": API_KEY,
             "start_date": "2024-06-01T00:00:00Z",
@@ -121,9 +119,9 @@ class World:
         catalog: dict[str, Any] | None = None,
         **settings: Any,
     ) -> TapCometly:
-        # Copied, as the SDK changes the mappings it is given.
-        given = json.loads(json.dumps({"state": state, "catalog": catalog}))
-        return TapCometly(config=self.config(**settings), clock=self.clock, **given)
+        # Copies, because the SDK changes its arguments.
+        copies = json.loads(json.dumps({"state": state, "catalog": catalog}))
+        return TapCometly(config=self.config(**settings), clock=self.clock, **copies)
 
     def sync(
         self,
@@ -133,7 +131,7 @@ class World:
         act: Callable[[TapCometly], object] = TapCometly.sync_all,
         **settings: Any,
     ) -> Run:
-        """Run the tap as its command does, but in this process and on the virtual clock."""
+        """Run the tap like its command, but in this process and on the virtual clock."""
         stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n")
         tap: TapCometly | None = None
         error: BaseException | None = None
@@ -154,7 +152,7 @@ class World:
         return [request for request in self.simulator.requests if request.kind == kind]
 
     def windows(self) -> list[tuple[datetime, datetime]]:
-        """The windows of the exports that were created, in order of creation."""
+        """The windows of all created exports, in order of creation."""
         created = (request for request in self.requests("create") if request.status == 202)
         return [(request.start, request.end) for request in created]
 
@@ -172,20 +170,20 @@ def contacts_every(
 
 @pytest.fixture(scope="session")
 def running_simulator() -> Iterator[Simulator]:
-    """A simulator for the whole session; tests take `world`."""
+    """A simulator for the whole session; tests use it through `world`."""
     with Simulator(Space(Population())) as simulator:
         yield simulator
 
 
 @pytest.fixture
 def world(running_simulator: Simulator) -> World:
-    """A Space of one's own, empty at first."""
+    """A new, empty Space for each test."""
     return World(running_simulator)
 
 
 @dataclass
-class Ended:
-    """How a command ended."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     exit_code: int
     stdout: str
@@ -197,20 +195,20 @@ class Ended:
         return self.stderr.rstrip("\n").rpartition("\n")[2].rpartition(" | ")[2]
 
 
-Command = Callable[..., Ended]
+Command = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
-    """Runs the command `tap-cometly` in this process, in a folder of its own."""
+    """Runs the command `tap-cometly` in this process, in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     root, tap = logging.getLogger(), logging.getLogger(TapCometly.name)
-    before = root.level, root.handlers[:], tap.filters[:]
+    level, handlers, filters = root.level, root.handlers[:], tap.filters[:]
 
-    def run_command(*arguments: str, config: object = None) -> Ended:
+    def run_command(*arguments: str, config: object = None) -> CommandResult:
         if config is not None:
             (tmp_path / "config.json").write_text(json.dumps(config))
             arguments = ("--config", "config.json", *arguments)
@@ -218,8 +216,9 @@ def command(
         capsys.readouterr()
         exit_code = run()
         written = capsys.readouterr()
-        root.level, root.handlers[:], tap.filters[:] = before
-        return Ended(exit_code, written.out, written.err)
+        root.setLevel(level)  # unlike an assignment, clears the cache of isEnabledFor
+        root.handlers[:], tap.filters[:] = handlers, filters
+        return CommandResult(exit_code, written.out, written.err)
 
     yield run_command
     logging.captureWarnings(capture=False)
@@ -227,7 +226,7 @@ def command(
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """Restore what a tap changes when it handles signals."""
+    """Restore the signal handlers, hook and timer that a tap replaces."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
     handlers = {number: signal.getsignal(number) for number in numbers}
     hook = sys.unraisablehook

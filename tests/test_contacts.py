@@ -1,7 +1,8 @@
-"""Lines of an export's file as checked contacts, and contacts as RECORD lines."""
+"""Reading and checking the lines of an export's file, and writing RECORD lines."""
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
@@ -30,11 +31,11 @@ FIELDS = ("id", *TEXTS, *ARRAYS)
 WINDOW = {"created_from": "2024-01-15T05:00:00+00:00", "created_until": "2024-01-16T05:00:00+00:00"}
 TIME = "2024-07-01T12:30:15.123456Z"
 Log = pytest.LogCaptureFixture
-HALF = "\ufffd"  # what half a surrogate pair becomes
+REPLACEMENT = "\ufffd"  # replaces a lone surrogate
 
 
 def reader(*added: str, deselected: Collection[str] = ()) -> ContactReader:
-    """A reader whose catalog adds some properties, and deselects some."""
+    """A reader for a catalog with some added and some deselected properties."""
     schema = {"properties": SCHEMA["properties"] | {name: {} for name in added}}
     return ContactReader(schema, selected=lambda name: name not in deselected, added=added)
 
@@ -45,7 +46,7 @@ def block_of(*lines: bytes, first_line: int = 1) -> Block:
 
 
 def read(*lines: bytes, by: ContactReader | None = None) -> list[dict[str, Any]]:
-    """The contacts of a block of these lines, as records without the window's fields."""
+    """The contacts in these lines, as records without the window fields."""
     return [to_record(contact, {}) for contact in (by or reader()).read(block_of(*lines))]
 
 
@@ -54,7 +55,7 @@ def ids(*lines: bytes) -> list[int]:
 
 
 class TestFields:
-    """What a contact's line becomes."""
+    """The record of a contact's line."""
 
     def test_a_contact_has_the_fields_of_the_schema_in_its_order(self) -> None:
         [record] = read(
@@ -81,7 +82,7 @@ class TestFields:
     def test_an_id_is_an_integer_of_64_bits(self, number: int) -> None:
         assert ids(b'{"id":%d}' % number) == [number]
 
-    def test_the_last_of_two_equal_keys_counts(self) -> None:
+    def test_the_last_of_two_equal_keys_wins(self) -> None:
         assert read(b'{"id":1,"name":"a","id":2,"name":"b"}')[0]["name"] == "b"
 
     @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\0"])
@@ -103,7 +104,7 @@ ODD_NAMES = ["", " ", "a.b", "class", "field_0", "__class__", "é", "😀"]
 
 
 class TestCatalog:
-    """Properties that a catalog adds to the stream's schema, or deselects."""
+    """Properties that a catalog adds or deselects."""
 
     @pytest.mark.parametrize(
         "text", ['"a"', "1.5", "-3", "true", "null", "[1,[null]]", '{"a":{"b":[]}}', str(10**30)]
@@ -164,7 +165,7 @@ class TestUnknownFields:
             '"schema" extra).'
         )
 
-    def test_the_first_line_of_each_block_is_looked_at(self, caplog: Log) -> None:
+    def test_the_first_line_of_each_block_is_checked(self, caplog: Log) -> None:
         one = reader()
 
         for name in (b"tags", b"score", b"tags"):
@@ -191,18 +192,18 @@ class TestUnknownFields:
         assert len(caplog.messages) == 100
 
 
-class TestHalfSurrogatePairs:
-    r"""Escapes like `\ud83d` that stand alone: no UTF-8 can hold them."""
+class TestLoneSurrogates:
+    r"""Escapes like `\ud83d` without their other half, which UTF-8 cannot encode."""
 
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            (r"\uDE00A\ud83d", f"{HALF}A{HALF}"),
-            (r"\ud83d\uD83D\uDE00\ude00", f"{HALF}😀{HALF}"),
-            (r"\\ud83d\\\ud83d\u0041", rf"\ud83d\{HALF}A"),
+            (r"\uDE00A\ud83d", f"{REPLACEMENT}A{REPLACEMENT}"),
+            (r"\ud83d\uD83D\uDE00\ude00", f"{REPLACEMENT}😀{REPLACEMENT}"),
+            (r"\\ud83d\\\ud83d\u0041", rf"\ud83d\{REPLACEMENT}A"),
         ],
     )
-    def test_half_a_pair_is_replaced_in_every_string(self, text: str, expected: str) -> None:
+    def test_a_lone_surrogate_is_replaced_in_every_string(self, text: str, expected: str) -> None:
         line = f'{{"id":1,"name":"{text}","emails":["{text}"],"score":{{"{text}":"{text}"}}}}'
 
         [record] = read(line.encode(), by=reader("score"))
@@ -212,12 +213,12 @@ class TestHalfSurrogatePairs:
         assert record["score"] == {expected: expected}
 
     @given(st.lists(st.sampled_from([r"\ud83d", r"\ude00", "\\\\", r"\"", r"\n", "ud83d", "é"])))
-    def test_text_with_half_pairs_is_read_like_json_loads(self, pieces: list[str]) -> None:
+    def test_text_with_lone_surrogates_is_read_like_json_loads(self, pieces: list[str]) -> None:
         text = f'"{"".join(pieces)}"'
 
         assert read(f'{{"id":1,"name":{text}}}'.encode())[0]["name"] == scrub(json.loads(text))
 
-    def test_half_pairs_are_warned_of_once(self, caplog: Log) -> None:
+    def test_lone_surrogates_log_one_warning(self, caplog: Log) -> None:
         one = reader()
 
         for _ in range(2):
@@ -226,7 +227,7 @@ class TestHalfSurrogatePairs:
         [message] = caplog.messages
         assert message.endswith("(such as half an emoji); each half is replaced with U+FFFD.")
 
-    def test_a_whole_pair_is_not_warned_of(self, caplog: Log) -> None:
+    def test_a_surrogate_pair_logs_no_warning(self, caplog: Log) -> None:
         assert read(b'{"id":1,"phone":1,"name":"\\ud83d\\ude00"}')[0]["name"] == "😀"
         assert caplog.messages == []
 
@@ -276,7 +277,7 @@ class TestErrors:
     """Lines that are not contacts."""
 
     @pytest.mark.parametrize(("line", "why"), NOT_CONTACTS)
-    def test_a_line_that_is_not_a_contact_is_named_by_number(self, line: bytes, why: str) -> None:
+    def test_the_error_has_the_number_of_an_invalid_line(self, line: bytes, why: str) -> None:
         block = block_of(b'{"id":1}', b"", line, b'{"id":null}', first_line=41)
 
         with pytest.raises(LineError, match=f"^line 43 {why}; rerun the tap, and if it fails"):
@@ -288,13 +289,15 @@ class TestErrors:
             read(line, by=reader("score"))
 
         assert "Secret" not in str(caught.value)
-        # An exception before it would: msgspec names keys, a UnicodeDecodeError holds the bytes.
+        # msgspec's exceptions quote keys, a UnicodeDecodeError contains the bytes.
         assert caught.value.__cause__ is caught.value.__context__ is None
 
     @pytest.mark.parametrize(
         "second", [b'{"id":2,"tags":\n{"a":1}}', b'{"id":2,"tags":\n{"id":1}}', b'{"id":2}\n']
     )
-    def test_two_objects_in_a_line_do_not_make_up_for_a_line_without(self, second: bytes) -> None:
+    def test_two_objects_in_a_line_are_an_error_even_if_the_next_has_none(
+        self, second: bytes
+    ) -> None:
         with pytest.raises(LineError, match=f"^line 1 {NOT_AN_OBJECT}"):
             read(b'{"id":1}' + second)
 
@@ -304,37 +307,40 @@ class TestErrors:
 
 
 def python_calls(function: Callable[[], object]) -> int:
-    """How many Python functions are called: a measure of speed that is always the same."""
+    """The number of calls of Python functions: a measure of speed that does not vary."""
     events: list[str] = []
+    gc.collect()
+    gc.disable()  # a collection may call finalizers
     sys.setprofile(lambda _frame, event, _argument: events.append(event))
     try:
         function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return events.count("call")
 
 
 class TestSpeed:
-    """A block is read in a few calls, however many lines it has."""
+    """A block is read in a few calls, regardless of its number of lines."""
 
     @pytest.mark.parametrize(
         "rest",
         [b"}", b"}\r", b',"name":"\xc3\xa9"}', b',"tags":{"a":[1]}}', b',"score":{"a":[1]}}'],
         ids=["plain", "with a carriage return", "deselected", "unknown field", "added field"],
     )
-    def test_the_number_of_calls_does_not_grow_with_the_lines(self, rest: bytes) -> None:
+    def test_the_number_of_python_calls_does_not_grow_with_the_lines(self, rest: bytes) -> None:
         one, block = reader("score", deselected=["name"]), block_of(*[b'{"id":1' + rest] * 1000)
 
-        one.read(block)  # warns once
+        one.read(block)  # logs its warning
 
         assert python_calls(lambda: one.read(block)) < 100
 
-    def test_the_order_of_the_keys_does_not_matter(self) -> None:
+    def test_the_order_of_keys_does_not_affect_speed(self) -> None:
         one, block = reader(), block_of(*[b'{"name":"a","id":1}', b'{"id":2}'] * 500)
 
         assert python_calls(lambda: one.read(block)) < 100
 
-    def test_an_odd_line_does_not_slow_down_the_others(self) -> None:
+    def test_an_odd_line_does_not_slow_down_other_lines(self) -> None:
         odd, even = b'{"id":1,"name":2}', b'{"id":1,"name":"a"}'
         one, block, odd_block = reader(), block_of(*[even] * 999, odd), block_of(*[odd] * 1000)
 
@@ -344,9 +350,9 @@ class TestSpeed:
 
 
 def scrub(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """A JSON value with half surrogate pairs replaced, by the standard library."""
+    """A JSON value whose lone surrogates are replaced by means of the standard library."""
     text = json.dumps(json.loads(json.dumps(value)), ensure_ascii=False)
-    return json.loads(re.sub("[\ud800-\udfff]", HALF, text))
+    return json.loads(re.sub("[\ud800-\udfff]", REPLACEMENT, text))
 
 
 def as_text(value: Any) -> str | None:  # noqa: ANN401 - a JSON scalar
@@ -380,11 +386,11 @@ PIECE = st.one_of(
     ),
     st.sampled_from([b'"\\ud800"', b"\\q", "é\ufeff".encode(), b"\xed\xa0\x80"]),
 )
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
-def spoiled_lines(draw: st.DrawFn) -> bytes:
+def corrupted_lines(draw: st.DrawFn) -> bytes:
     """Lines with a few bytes replaced, removed or inserted."""
     text = bytearray(b"\n".join(draw(st.lists(st.one_of(LINE, PIECE), max_size=5))))
     for _ in range(draw(st.integers(0, 3))):
@@ -394,11 +400,11 @@ def spoiled_lines(draw: st.DrawFn) -> bytes:
 
 
 class TestAnyLines:
-    """Properties of all lines, odd and broken ones too."""
+    """Property tests with valid, unusual and corrupted lines."""
 
-    @PATIENT
+    @NO_DEADLINE
     @given(st.lists(CONTACT, max_size=5), st.sampled_from([(",", ":"), (" ,", " : ")]))
-    def test_contacts_are_what_the_standard_library_reads(
+    def test_contacts_are_what_json_loads_returns(
         self, contacts: list[dict[str, Any]], separators: tuple[str, str]
     ) -> None:
         lines = [json.dumps(contact, separators=separators).encode() for contact in contacts]
@@ -411,8 +417,8 @@ class TestAnyLines:
             for contact in contacts
         ]
 
-    @PATIENT
-    @given(st.one_of(spoiled_lines(), st.binary()))
+    @NO_DEADLINE
+    @given(st.one_of(corrupted_lines(), st.binary()))
     @example(b'{"id":1}\n{"id":2,"tags":"\xff"}')
     def test_a_block_is_read_like_its_lines_one_by_one(self, text: bytes) -> None:
         one_by_one: list[dict[str, Any]] | int = []
@@ -423,23 +429,23 @@ class TestAnyLines:
 
         assert outcome(block_of(text)) == one_by_one
 
-    @PATIENT
-    @given(st.one_of(spoiled_lines(), st.binary()).map(lambda text: text.replace(b"\n", b" ")))
-    def test_only_what_the_standard_library_reads_is_a_contact(self, line: bytes) -> None:
+    @NO_DEADLINE
+    @given(st.one_of(corrupted_lines(), st.binary()).map(lambda text: text.replace(b"\n", b" ")))
+    def test_json_loads_accepts_every_accepted_line(self, line: bytes) -> None:
         if outcome(block_of(line)) not in (1, []):
             assert json.loads(line)["id"] in range(-(2**63), 2**63)
 
 
 class TestRecordLines:
-    """RECORD messages, as the SDK would write them."""
+    """RECORD messages, equal to those of the SDK."""
 
-    @PATIENT
+    @NO_DEADLINE
     @given(
         st.lists(LINE, max_size=5),
         st.sampled_from([WINDOW, {"created_until": WINDOW["created_until"]}, {}]),
         st.sets(st.sampled_from([*FIELDS[1:], "score"])),
     )
-    def test_the_lines_are_what_the_sdk_writes_byte_for_byte(
+    def test_record_lines_equal_the_sdks_byte_for_byte(
         self, lines: list[bytes], window: dict[str, str], deselected: set[str]
     ) -> None:
         contacts = reader("score", deselected=deselected).read(block_of(*lines))
@@ -460,7 +466,7 @@ class TestRecordLines:
         assert list(message) == ["type", "stream", "record", "time_extracted"]
         assert list(message["record"].items())[-2:] == list(WINDOW.items())
 
-    def test_bare_records_are_the_records_of_the_messages(self) -> None:
+    def test_encode_records_returns_records_without_messages(self) -> None:
         contacts = reader().read(block_of(b'{"id":1,"name":"}\\n"}', b'{"id":2}'))
 
         bare = RecordLines("contacts", WINDOW).encode_records(contacts)

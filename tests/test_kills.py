@@ -1,7 +1,7 @@
-"""Killed again and again at random moments, in real processes, a tap still writes every contact.
+"""A tap that is killed repeatedly, at random moments, still writes every contact.
 
-`KILLS=30 python -m pytest tests/test_kills.py` kills more often. `test_nothing_lost.py` draws many
-more moments and faults, but on a virtual clock and without a process that really dies.
+`KILLS=30 python -m pytest tests/test_kills.py` kills it more often. The tap runs in real processes;
+`test_nothing_lost.py` draws many more moments and faults, but runs it in the test's process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEOPLE = Population.generate(6_000, since=JUNE, until=UNTIL)
 
 
 def run_and_kill(folder: Path, signum: signal.Signals | None, after_seconds: float) -> bytes:
-    """Run the tap; some time after its first line it gets a signal, or it must succeed."""
+    """Run the tap; send the signal some time after its first line, or check that it succeeds."""
     command = [sys.executable, "-m", "tap_cometly", "--config=config.json", "--state=state.json"]
     with subprocess.Popen(  # noqa: S603
         command, bufsize=0, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -46,7 +46,7 @@ def run_and_kill(folder: Path, signum: signal.Signals | None, after_seconds: flo
 
 
 @pytest.mark.slow
-def test_no_contact_is_missing_however_often_the_tap_is_killed(tmp_path: Path) -> None:
+def test_no_contact_is_missing_after_repeated_kills(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
     moments = random.Random(seed)  # noqa: S311 - shown when the test fails
     found: set[int] = set()
@@ -79,5 +79,5 @@ def test_no_contact_is_missing_however_often_the_tap_is_killed(tmp_path: Path) -
                 if message["type"] == "STATE":
                     state = message["value"]
 
-    assert found == {person.id for person in PEOPLE}, f"with the random moments of {seed}"
+    assert found == {person.id for person in PEOPLE}, f"with the random seed {seed}"
     assert state["bookmarks"]["contacts"]["replication_key_value"] == UNTIL.isoformat()

@@ -1,14 +1,14 @@
-"""Whatever happens, no STATE line claims a contact that was not written.
+"""Every STATE line is correct: the contacts before its bookmark were written before it.
 
-Each example is a Space (zone, clock changes, whether an export's end is inclusive, which of two
-repeated hours it means), contacts (many on critical seconds), settings, faults, and an end: the run
-completes, fails, is stopped by a signal, or is killed at any byte of its output. Then:
+Each scenario has a Space (time zone, clock changes, whether an export's end is inclusive, which of
+two repeated hours a time means), contacts (many at boundary seconds), settings, faults, and an end:
+the run completes, fails, is stopped by a signal, or is killed at any byte of its output. Then:
 
-- every contact created before a STATE line's bookmark came before that line, or is in a file that
-  a BATCH line before it names;
+- every contact created before a STATE line's bookmark is in a RECORD line before that line, or in
+  a file of a BATCH line before that line;
 - bookmarks never move back, and never beyond the end of the range;
-- what was written, and a new run from the last STATE line, together have every contact;
-- a run that meets no fault, or one recoverable fault once, completes.
+- the run and a second run from its last STATE line together have every contact;
+- a run without faults, or with one recoverable fault, completes.
 
 `NOTHING_LOST_EXAMPLES=20000 python -m pytest tests/test_nothing_lost.py` searches longer.
 """
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from simulator import Contact, Simulator
-    from simulator.faults import Fault, Where
+    from simulator.faults import Endpoint, Fault
     from tap_cometly.tap import TapCometly
 
 EXAMPLES = int(os.environ.get("NOTHING_LOST_EXAMPLES", "300"))
 SHARES = 8
-"""The examples are shared by so many tests, which can run in parallel."""
+"""The number of tests that share the examples, so that workers can run them in parallel."""
 
 CLOCK_CHANGES = {
     "America/New_York": ["2024-03-10T07:00", "2024-11-03T06:00"],
@@ -55,13 +55,12 @@ CLOCK_CHANGES = {
 }
 
 
-class Interrupting(VirtualClock):
-    """A virtual clock that calls `interrupt` once, when some time has passed."""
+class InterruptingClock(VirtualClock):
+    """A virtual clock that calls `interrupt` once, after some seconds."""
 
     interrupt: Callable[[], None]
 
     def __init__(self, start: datetime, after_seconds: float | None) -> None:
-        """Show a time; None: never interrupt."""
         super().__init__(start)
         self._due = None if after_seconds is None else self.now() + after_seconds
 
@@ -73,8 +72,8 @@ class Interrupting(VirtualClock):
 
 
 @dataclass
-class Story:
-    """One example."""
+class Scenario:
+    """An example."""
 
     start: datetime
     first_run: datetime
@@ -82,7 +81,7 @@ class Story:
     people: list[Contact]
     rules: dict[str, Any]
     config: dict[str, Any]
-    script: list[tuple[Where, Fault, int, int]]
+    script: list[tuple[Endpoint, Fault, int, int]]
     must_complete: bool
     batch_size: int | None
     signal_after_seconds: float | None
@@ -90,7 +89,7 @@ class Story:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> Story:
+def scenarios(draw: st.DrawFn) -> Scenario:
     zone = draw(st.sampled_from(sorted(CLOCK_CHANGES)))
     change = datetime.fromisoformat(draw(st.sampled_from(CLOCK_CHANGES[zone]))).replace(tzinfo=UTC)
     start = change - draw(st.integers(0, 60)) * HOUR
@@ -121,7 +120,7 @@ def stories(draw: st.DrawFn) -> Story:
         (where, fault, draw(st.integers(1, 4)), draw(st.integers(0, 3))) for where, fault in faulty
     ]
     end = draw(st.sampled_from(["completes", "completes", "signal", "killed"]))
-    return Story(
+    return Scenario(
         start=start,
         first_run=first_run,
         second_run=second_run,
@@ -151,26 +150,26 @@ def stories(draw: st.DrawFn) -> Story:
     )
 
 
-def first_run(world: World, story: Story) -> Run:
-    """Run until the tap completes, fails, is stopped or is killed."""
-    world.clock = clock = Interrupting(story.first_run, story.signal_after_seconds)
-    world.fill(story.people, **story.rules)
-    for where, fault, times, after in story.script:
+def first_run(world: World, scenario: Scenario) -> Run:
+    """A run that completes, fails, is stopped or is killed."""
+    world.clock = clock = InterruptingClock(scenario.first_run, scenario.signal_after_seconds)
+    world.fill(scenario.people, **scenario.rules)
+    for where, fault, times, after in scenario.script:
         world.simulator.faults.add(where, fault, times=times, after=after)
 
     def sync(tap: TapCometly) -> None:
         clock.interrupt = lambda: tap.stop.handle(signal.SIGTERM)
         tap.sync_all()
 
-    run = world.sync(act=sync, **story.config)
-    if story.killed_at is None:
+    run = world.sync(act=sync, **scenario.config)
+    if scenario.killed_at is None:
         return run
-    whole, _, _ = run.output[: int(len(run.output) * story.killed_at)].rpartition(b"\n")
+    whole, _, _ = run.output[: int(len(run.output) * scenario.killed_at)].rpartition(b"\n")
     return Run(whole + b"\n" if whole else b"")
 
 
 def written_by(message: dict[str, Any]) -> set[int]:
-    """The contacts of a message, or of the files that it names."""
+    """The ids of the contacts in a message, or in the files of a BATCH message."""
     if message["type"] == "RECORD":
         return {message["record"]["id"]}
     files = [Path(url2pathname(urlsplit(url).path)) for url in message.get("manifest", ())]
@@ -180,7 +179,7 @@ def written_by(message: dict[str, Any]) -> set[int]:
 
 
 def created(people: Sequence[Contact], since: datetime, until: datetime) -> set[int]:
-    """The contacts created from one instant on and before another."""
+    """The ids of the contacts created at or after `since` and before `until`."""
     return {person.id for person in people if since <= person.created_at < until}
 
 
@@ -191,45 +190,47 @@ def created(people: Sequence[Contact], since: datetime, until: datetime) -> set[
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(story=stories())
-def test_every_state_is_true_and_a_run_from_it_completes_the_data(
-    running_simulator: Simulator, tmp_path: Path, share: int, story: Story
+@given(scenario=scenarios())
+def test_every_state_line_is_correct_and_a_run_from_the_last_one_adds_the_rest(
+    running_simulator: Simulator, tmp_path: Path, share: int, scenario: Scenario
 ) -> None:
     del share
     world = World(running_simulator)
-    if story.batch_size:
-        story.config["batch_config"] = {
+    if scenario.batch_size:
+        scenario.config["batch_config"] = {
             "encoding": {"format": "jsonl", "compression": "gzip"},
             "storage": {"root": tmp_path.as_uri()},
-            "batch_size": story.batch_size,
+            "batch_size": scenario.batch_size,
         }
-    run = first_run(world, story)
-    event("killed" if story.killed_at is not None else type(run.error).__name__)
+    run = first_run(world, scenario)
+    event("killed" if scenario.killed_at is not None else type(run.error).__name__)
 
-    assert not story.must_complete or run.error is None
+    assert not scenario.must_complete or run.error is None
     written: set[int] = set()
-    latest = story.start
+    latest = scenario.start
     for message in run.messages:
         written |= written_by(message)
         if message["type"] == "STATE":
             value = message["value"]["bookmarks"]["contacts"]["replication_key_value"]
             bookmark = datetime.fromisoformat(value)
-            assert created(story.people, story.start, bookmark) <= written, "claimed too much"
+            assert created(scenario.people, scenario.start, bookmark) <= written, (
+                "the bookmark is too late"
+            )
             assert latest <= bookmark <= datetime.fromtimestamp(world.clock.now(), UTC)
             latest = bookmark
 
     world.simulator.faults.clear()
-    pause = (story.second_run - datetime.fromtimestamp(world.clock.now(), UTC)).total_seconds()
+    pause = (scenario.second_run - datetime.fromtimestamp(world.clock.now(), UTC)).total_seconds()
     world.clock = VirtualClock(
         datetime.fromtimestamp(world.clock.now() + max(pause, 0) + 3 * HOUR.total_seconds(), UTC)
     )
     world.space.clock = world.clock.now
-    resumed = world.sync(run.states[-1] if run.states else None, **story.config)
+    resumed = world.sync(run.states[-1] if run.states else None, **scenario.config)
 
     assert resumed.error is None
-    if story.killed_at is None and run.error is None:
-        assert created(story.people, story.start, story.first_run - 3 * HOUR) <= written
+    if scenario.killed_at is None and run.error is None:
+        assert created(scenario.people, scenario.start, scenario.first_run - 3 * HOUR) <= written
     until = datetime.fromisoformat(resumed.bookmarks[-1])
     written.update(*map(written_by, resumed.messages))
-    assert created(story.people, story.start, until) <= written
-    assert until >= story.second_run - 3 * HOUR
+    assert created(scenario.people, scenario.start, until) <= written
+    assert until >= scenario.second_run - 3 * HOUR

@@ -1,4 +1,4 @@
-"""How far a sync is: lines that read well one below the other."""
+"""Progress lines, duration and time left."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ START = datetime(2024, 1, 1, 5, tzinfo=UTC)
 
 
 def progress() -> Progress:
-    """The progress of a sync of 100 days in New York, begun at second 1000."""
+    """The progress of a sync of 100 days in New York, which began at second 1000."""
     return Progress(START, START + timedelta(100), ZoneInfo("America/New_York"), began=1000)
 
 
 def days(first: float, last: float) -> Window:
-    """A window of that sync, from so many days on to so many days on."""
+    """A window of that sync, in days after its start."""
     return Window(START + timedelta(first), START + timedelta(last), 86_400)
 
 
@@ -28,13 +28,13 @@ def columns(line: str) -> list[str]:
     return [part.strip() for part in line.split("|")]
 
 
-def test_the_first_line_is_the_range_in_the_spaces_time() -> None:
+def test_the_first_line_is_the_range_in_the_spaces_time_zone() -> None:
     assert progress().opening() == (
         "Contacts created from 2024-01-01 00:00:00 to 2024-04-10 01:00:00 (America/New_York)"
     )
 
 
-def test_a_window_is_one_line_in_the_spaces_time() -> None:
+def test_a_window_is_one_line_in_the_spaces_time_zone() -> None:
     assert progress().window_done(days(0, 25), 98_765, now=1090, windows_left=3) == (
         "2024-01-01 00:00:00 to 2024-01-26 00:00:00 |    98,765 contacts |     90.0 s |"
         "  25% done | about 4 min left"
@@ -62,7 +62,7 @@ def test_one_contact_is_singular() -> None:
     assert sync.closing(now=1090) == "Complete: 1 contact in 90 s"
 
 
-def test_a_window_takes_the_seconds_since_the_one_before() -> None:
+def test_the_time_of_a_window_counts_from_the_previous_window() -> None:
     sync = progress()
 
     lines = [
@@ -82,32 +82,32 @@ def test_the_last_line_sums_up_contacts_and_time() -> None:
 
 
 class TestTimeLeft:
-    """An estimate, as soon as there is something to go by."""
+    """The estimate of the time left."""
 
     @staticmethod
     def after(*windows: tuple[float, float], windows_left: int) -> str:
-        """What is said after windows up to such days, each after so many more seconds."""
-        sync, first, now, said = progress(), 0.0, 1000.0, ""
+        """The time left after windows, each with its last day and its seconds."""
+        sync, first, now, left = progress(), 0.0, 1000.0, ""
         for last, seconds in windows:
             now += seconds
-            said = columns(sync.window_done(days(first, last), 5, now, windows_left))[-1]
+            left = columns(sync.window_done(days(first, last), 5, now, windows_left))[-1]
             first = last
-        return said
+        return left
 
-    def test_it_is_unknown_before_a_tenth_of_the_range_and_five_windows(self) -> None:
+    def test_the_time_left_is_unknown_before_a_tenth_of_the_range_and_five_windows(self) -> None:
         windows = [(last, 60) for last in (1, 2, 3, 9.9)]
 
         assert self.after(*windows, windows_left=9) == "time left unknown"
 
-    def test_a_tenth_of_the_range_is_enough(self) -> None:
+    def test_the_time_left_is_known_after_a_tenth_of_the_range(self) -> None:
         assert self.after((10, 60), windows_left=9) == "about 9 min left"
 
-    def test_five_windows_are_enough(self) -> None:
+    def test_the_time_left_is_known_after_five_windows(self) -> None:
         windows = [(last, 60) for last in (1, 2, 3, 4, 5)]
 
         assert self.after(*windows, windows_left=10) == "about 10 min left"
 
-    def test_it_follows_the_last_windows_more_than_the_first(self) -> None:
+    def test_recent_windows_count_more_than_earlier_ones(self) -> None:
         windows = [(20, 600), (40, 0), (60, 60), (80, 120)]
 
         weighted = (600 * 0.9**3 + 60 * 0.9 + 120) / (0.9**3 + 0.9**2 + 0.9 + 1)
@@ -136,5 +136,5 @@ class TestTimeLeft:
         (2 * 86_400 + 4 * 3600, "2 d 04 h"),
     ],
 )
-def test_durations_are_words(seconds: float, words: str) -> None:
+def test_a_duration_has_at_most_two_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -1,4 +1,4 @@
-"""Catalogs that are given: replication, selection, and schemas older than today's settings."""
+"""Catalogs: replication, schemas that differ from discovery's, and selection."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from simulator.faults import Form
-from simulator.files import FileForm
+from simulator.faults import Layout
+from simulator.files import FileLayout
 from tap_cometly.errors import TapError
 from tests.conftest import JUNE, contact
 from tests.test_state import STATE
@@ -41,7 +41,7 @@ def metadata(catalog: dict[str, Any], *breadcrumb: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", ["FULL_TABLE", "full_table", "Full_Table"])
 @pytest.mark.parametrize("where", ["replication-method", "forced-replication-method", "entry"])
-def test_a_catalog_asks_for_full_table_in_any_letter_case(
+def test_full_table_may_have_any_letter_case(
     world: World, catalog: dict[str, Any], where: str, method: str
 ) -> None:
     if where == "entry":
@@ -57,7 +57,7 @@ def test_a_catalog_asks_for_full_table_in_any_letter_case(
 
 
 @pytest.mark.parametrize("method", ["INCREMENTAL", "incremental", None, ""])
-def test_a_catalog_asks_for_incremental_in_any_letter_case_or_not_at_all(
+def test_incremental_may_have_any_letter_case_and_is_the_default(
     world: World, catalog: dict[str, Any], method: str | None
 ) -> None:
     metadata(catalog)["replication-method"] = method
@@ -75,7 +75,7 @@ def test_a_catalog_asks_for_incremental_in_any_letter_case_or_not_at_all(
     ],
 )
 @pytest.mark.parametrize("where", ["metadata", "entry"])
-def test_another_replication_is_rejected_before_output_and_requests(  # noqa: PLR0913, PLR0917
+def test_another_replication_method_or_key_is_rejected_before_output_and_requests(  # noqa: PLR0913, PLR0917
     world: World, catalog: dict[str, Any], where: str, name: str, value: str, allowed: str
 ) -> None:
     if where == "metadata":
@@ -117,7 +117,7 @@ def test_a_catalog_without_contacts_is_rejected(world: World, given: dict[str, A
 
 
 @pytest.mark.parametrize("schema", ["none", None, {}, {"type": "object"}, {"properties": {}}])
-def test_without_a_schema_in_the_catalog_the_stream_has_its_own(
+def test_without_a_schema_in_the_catalog_the_streams_own_schema_is_used(
     world: World, catalog: dict[str, Any], schema: object
 ) -> None:
     catalog["streams"][0]["schema"] = schema
@@ -130,7 +130,7 @@ def test_without_a_schema_in_the_catalog_the_stream_has_its_own(
     assert run.of_type("SCHEMA") == world.sync(**A_DAY).of_type("SCHEMA")
 
 
-def test_a_field_switched_on_later_is_added_to_an_older_catalog(
+def test_a_field_enabled_later_is_added_to_an_older_catalog(
     world: World, catalog: dict[str, Any]
 ) -> None:
     run = world.sync(catalog=catalog, include_all_emails=True, **A_DAY)
@@ -139,7 +139,7 @@ def test_a_field_switched_on_later_is_added_to_an_older_catalog(
     assert "emails" in run.of_type("SCHEMA")[0]["schema"]["properties"]
 
 
-def test_a_field_switched_off_later_is_removed_from_an_older_catalog(world: World) -> None:
+def test_a_field_disabled_later_is_removed_from_an_older_catalog(world: World) -> None:
     older = world.tap(include_all_emails=True).catalog_dict
     world.fill([contact(1, JUNE, emails=["a@b.c"])])
 
@@ -162,7 +162,7 @@ def test_a_property_added_to_the_catalog_is_read_and_emitted_unless_deselected(
     world: World, catalog: dict[str, Any], deselected: set[str]
 ) -> None:
     line = b'{"id":1,"plan":"gold","vip":1,"tags":{"a":[1.5]},"unknown":1}'
-    form = Form(FileForm(lines=(line,), only_lines=True))
+    form = Layout(FileLayout(lines=(line,), only_lines=True))
     world.simulator.faults.add("create", form, times=None)
     added = {
         "plan": {"type": ["string", "null"]},
@@ -184,7 +184,7 @@ def test_a_property_added_to_the_catalog_is_read_and_emitted_unless_deselected(
     assert run.records[0].items() >= {**expected, "id": 1}.items()
 
 
-def test_the_schema_that_is_emitted_names_no_dialect(world: World, catalog: dict[str, Any]) -> None:
+def test_the_emitted_schema_has_no_dollar_schema_key(world: World, catalog: dict[str, Any]) -> None:
     catalog["streams"][0]["schema"]["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 
     for run in (world.sync(catalog=catalog, **A_DAY), world.sync(**A_DAY)):

@@ -1,4 +1,4 @@
-"""A signal ends a run soon, whatever it is doing, and leaves whole lines and true STATE lines."""
+"""A signal ends a run within seconds and leaves complete lines and correct STATE lines."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.conftest import API_KEY, DAY, HOUR, JUNE, contacts_every
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from simulator.faults import Fault, Where
-    from simulator.journal import Kind
+    from simulator.faults import Endpoint, Fault
+    from simulator.request_log import Kind
     from tests.conftest import World
 
 WITHIN_SECONDS = 2.0
@@ -54,7 +54,7 @@ sys.meta_path.insert(0, Finder())
 
 @pytest.fixture(autouse=True)
 def _sighup() -> None:
-    """Pytest may run under nohup."""
+    """Handle SIGHUP even if pytest runs under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
@@ -62,7 +62,7 @@ def _sighup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "fault", "asked"),
+    ("where", "fault", "request_kind"),
     [
         ("create", Hang(), "create"),
         ("create", TooManyRequests(retry_after=600), "create"),
@@ -71,14 +71,16 @@ def _sighup() -> None:
     ],
     ids=["answer", "rate limit", "processing", "file"],
 )
-def test_a_signal_ends_every_wait(world: World, where: Where, fault: Fault, asked: Kind) -> None:
+def test_a_signal_interrupts_every_wait(
+    world: World, where: Endpoint, fault: Fault, request_kind: Kind
+) -> None:
     world.clock = SystemClock()
     world.fill(contacts_every(HOUR, JUNE, JUNE + DAY), queued_seconds=0, processing_seconds=0)
     world.simulator.faults.add(where, fault, times=None)
     sent: list[float] = []
 
     def send_signal() -> None:
-        world.simulator.wait_until_asked(asked)
+        world.simulator.wait_for_requests(request_kind)
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -108,7 +110,7 @@ def test_a_signal_during_a_write_takes_effect_after_it() -> None:
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_signal_whose_exception_python_discards_is_raised_again(signum: signal.Signals) -> None:
+def test_a_signal_is_raised_again_if_python_discards_its_exception(signum: signal.Signals) -> None:
     class Doomed:
         def __del__(self) -> None:
             signal.raise_signal(signum)
@@ -125,7 +127,7 @@ def test_a_signal_whose_exception_python_discards_is_raised_again(signum: signal
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_signals_are_held_back_while_handlers_are_replaced() -> None:
+def test_signals_are_blocked_while_handlers_are_replaced() -> None:
     stop = StopRequest()
 
     def replace_handlers() -> None:
@@ -157,11 +159,11 @@ def test_under_nohup_sighup_stays_ignored() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def test_no_error_handling_catches_a_signal() -> None:
+def test_except_exception_does_not_catch_a_signal() -> None:
     assert not issubclass(Stopped, Exception)
 
 
-# In a process of its own.
+# In another process.
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +179,7 @@ def space() -> Iterator[Simulator]:
 def running(
     space: Simulator, folder: Path, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The running command; it is killed afterwards if it still runs."""
+    """The running command; kill it at the end if it still runs."""
     space.reset(space.space)
     config = {
         "api_key": API_KEY,
@@ -201,7 +203,7 @@ def running(
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, list[bytes], str]:
-    """Read the rest as a target would: exit code, whole lines, last line on stderr."""
+    """Read the rest of the output; return exit code, lines, and the last line on stderr."""
     assert process.stdout
     assert process.stderr
     out, err = process.stdout.read(), process.stderr.read()
@@ -221,7 +223,7 @@ def read_into_second_window(process: subprocess.Popen[bytes]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
-def test_a_signal_in_the_middle_of_a_window_leaves_whole_lines_and_a_true_state(
+def test_a_signal_within_a_window_leaves_complete_lines_and_a_correct_state(
     space: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
     with running(space, tmp_path) as process:
@@ -240,7 +242,7 @@ def test_a_signal_in_the_middle_of_a_window_leaves_whole_lines_and_a_true_state(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_process_at_once_though_the_target_does_not_read(
+def test_a_second_signal_ends_the_process_even_if_the_target_does_not_read(
     space: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
     with running(space, tmp_path) as process:
@@ -258,7 +260,7 @@ def test_a_second_signal_ends_the_process_at_once_though_the_target_does_not_rea
 
 
 def is_handled(status: Path, signum: int) -> bool:
-    """Whether a process has a handler for a signal; the tap's is gone after the first."""
+    """Whether a process handles a signal; the tap removes its handler at the first signal."""
     caught = re.search(r"SigCgt:\s*(\w+)", status.read_text("utf-8"))
     assert caught
     return bool(int(caught[1], 16) >> (signum - 1) & 1)
@@ -268,7 +270,7 @@ def is_handled(status: Path, signum: int) -> bool:
     ("signum", "environment"),
     [(signal.SIGTERM, {}), (signal.SIGINT, {}), (signal.SIGHUP, {"DISCARDED": "1"})],
 )
-def test_a_signal_during_imports_ends_the_run_with_one_sentence(
+def test_a_signal_during_imports_ends_the_run_with_a_one_line_error(
     space: Simulator, tmp_path: Path, signum: signal.Signals, environment: dict[str, str]
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(SIGNAL_DURING_IMPORTS, "utf-8")

@@ -1,4 +1,4 @@
-"""The bookmark: how a given state is read, what moves it, and what FULL_TABLE does with it."""
+"""The bookmark: reading a state, moving the bookmark, and FULL_TABLE."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_bookmark_may_be_any_iso_8601_date(world: World, bookmark: str) -> Non
 @pytest.mark.parametrize(
     "bookmark", ["yesterday", "P1D", 17, True, ["2024-06-20"], "2024-06", "", {}]
 )
-def test_any_other_bookmark_is_rejected_before_output_and_requests(
+def test_an_invalid_bookmark_is_rejected_before_output_and_requests(
     world: World, bookmark: object
 ) -> None:
     run = world.sync(state_at(bookmark))
@@ -133,7 +133,7 @@ def test_a_state_without_a_bookmark_starts_at_start_date(
     ],
     ids=repr,
 )
-def test_any_other_state_is_rejected_before_output_and_requests(
+def test_an_invalid_state_is_rejected_before_output_and_requests(
     world: World, state: dict[str, Any]
 ) -> None:
     run = world.sync(state)
@@ -143,7 +143,7 @@ def test_any_other_state_is_rejected_before_output_and_requests(
     assert (run.output, world.simulator.requests) == (b"", [])
 
 
-def test_a_bookmark_in_the_future_is_warned_of(
+def test_a_bookmark_in_the_future_logs_a_warning(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.sync(state_at(format_utc(NOON + DAY)))
@@ -163,7 +163,7 @@ def test_a_run_starts_a_lookback_before_its_bookmark(world: World) -> None:
 @pytest.mark.parametrize(
     ("lookback_days", "found"), [(0, set()), (1, {4}), (2, {3, 4}), (30, {1, 2, 3, 4})]
 )
-def test_late_and_changed_contacts_are_found_while_the_lookback_reaches_their_creation(
+def test_late_and_changed_contacts_are_found_if_created_within_the_lookback(
     world: World, lookback_days: float, found: set[int]
 ) -> None:
     long_ago, recently = JUNE + HOUR, NOON - 2 * DAY
@@ -185,7 +185,7 @@ def test_late_and_changed_contacts_are_found_while_the_lookback_reaches_their_cr
     ("state", "reason"),
     [(STATE, "bookmark"), (state_at("2024-06-01T00:00:00Z"), "start_date"), (None, "start_date")],
 )
-def test_with_nothing_to_sync_a_run_makes_no_request_keeps_its_state_and_says_why(
+def test_with_nothing_to_sync_no_request_is_made_and_the_state_is_kept(
     world: World, caplog: pytest.LogCaptureFixture, state: dict[str, Any] | None, reason: str
 ) -> None:
     caplog.set_level("INFO")
@@ -201,7 +201,7 @@ def test_with_nothing_to_sync_a_run_makes_no_request_keeps_its_state_and_says_wh
 # Moving the bookmark.
 
 
-def test_the_bookmark_is_the_end_of_each_finished_window_even_an_empty_one(world: World) -> None:
+def test_the_bookmark_moves_to_the_end_of_each_window_even_if_it_is_empty(world: World) -> None:
     run = world.sync(window_days=14.5)
 
     assert run.states == [
@@ -234,7 +234,7 @@ def full_table(world: World) -> dict[str, Any]:
     return catalog
 
 
-def test_full_table_starts_at_start_date_and_carries_the_bookmark_as_given(world: World) -> None:
+def test_full_table_starts_at_start_date_and_does_not_change_the_bookmark(world: World) -> None:
     world.fill(contacts_every(DAY, JUNE + HOUR, NOON))
     given = state_at("2024-06-20T02:00:00+02:00")
 

@@ -1,4 +1,4 @@
-"""The stream as a target sees it: records, order of messages, stream maps, batch files, log."""
+"""The stream's output: records, order of messages, stream maps, batch files, log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from urllib.request import url2pathname
 
 import pytest
 
-from simulator.faults import ExportFails, Form
-from simulator.files import FileForm
+from simulator.faults import ExportFails, Layout
+from simulator.files import FileLayout
 from tests.conftest import DAY, HOUR, JUNE, Run, contact, contacts_every
 from tests.test_schema import metadata
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tap_cometly.tap import TapCometly
     from tests.conftest import World
 
-BROKEN = Form(FileForm(lines=(b'{"id":0}', b"{")))
+BROKEN = Layout(FileLayout(lines=(b'{"id":0}', b"{")))
 """Contact 0 and a line that is not JSON follow the contacts of the file."""
 
 
@@ -33,7 +33,7 @@ def times_of(record: dict[str, Any]) -> tuple[datetime, datetime]:
 
 
 class TestRecords:
-    """What a contact becomes."""
+    """The record of a contact."""
 
     def test_a_record_has_the_fields_of_the_file_and_its_window(self, world: World) -> None:
         fields = {"email": "a@example.com", "name": "Zoë", "phone": "+47 1", "location": "NO"}
@@ -67,7 +67,7 @@ class TestRecords:
             assert window_days is None or last - first <= window_days * DAY
 
     @pytest.mark.parametrize("timezone", ["UTC", "Asia/Kathmandu", "America/New_York"])
-    def test_every_time_is_in_utc_in_one_form(self, world: World, timezone: str) -> None:
+    def test_every_time_has_one_format_in_utc(self, world: World, timezone: str) -> None:
         world.fill(contacts_every(12 * HOUR, JUNE, JUNE + 29 * DAY), timezone=timezone)
 
         run = world.sync(start_date="2024-06-01T00:00:00.5", end_date="2024-06-29T17:30+05:45")
@@ -78,7 +78,7 @@ class TestRecords:
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", time)
 
     @pytest.mark.parametrize(("end_inclusive", "times"), [(True, 2), (False, 1)])
-    def test_a_contact_on_the_second_where_windows_meet_comes_once_or_twice(
+    def test_a_contact_on_a_window_boundary_repeats_only_if_ends_are_inclusive(
         self, world: World, times: int, *, end_inclusive: bool
     ) -> None:
         world.fill([contact(1, JUNE + DAY)], end_inclusive=end_inclusive)
@@ -89,7 +89,7 @@ class TestRecords:
 
 
 class TestOrder:
-    """In which order messages come, and what a STATE line claims."""
+    """The order of RECORD and STATE messages."""
 
     def test_the_schema_comes_first_and_a_state_after_each_window(self, world: World) -> None:
         world.fill(contacts_every(12 * HOUR, JUNE + HOUR, JUNE + 3 * DAY))
@@ -100,7 +100,7 @@ class TestOrder:
             "SCHEMA", "RECORD", "RECORD", "STATE", "RECORD", "RECORD", "STATE",
         ]  # fmt: skip
 
-    def test_no_state_comes_in_the_middle_of_a_window(self, world: World) -> None:
+    def test_no_state_is_written_within_a_window(self, world: World) -> None:
         world.fill(contacts_every(HOUR, JUNE, JUNE + DAY - HOUR))
 
         def sync(tap: TapCometly) -> None:
@@ -118,7 +118,7 @@ class TestOrder:
         people = contacts_every(HOUR, JUNE + timedelta(minutes=1), JUNE + 3 * DAY)
         world.fill(people)
         long_lines = (b'{"id":0,"name":"%s"}' % (b"x" * 1000),) * 1000
-        world.simulator.faults.add("create", Form(FileForm(lines=(*long_lines, b"{"))), after=1)
+        world.simulator.faults.add("create", Layout(FileLayout(lines=(*long_lines, b"{"))), after=1)
         settings: dict[str, Any] = {"window_days": 1, "lookback_days": 0}
 
         broken = world.sync(**settings)
@@ -131,7 +131,7 @@ class TestOrder:
         assert set(broken.ids) & set(resumed.ids) == {person.id for person in people[24:48]}
         assert {*broken.ids, *resumed.ids} == {0, *(person.id for person in people)}
 
-    def test_a_window_that_is_split_loses_nothing(self, world: World) -> None:
+    def test_a_window_that_is_split_has_every_contact(self, world: World) -> None:
         people = contacts_every(HOUR, JUNE + timedelta(minutes=7), JUNE + 4 * DAY)
         world.fill(people)
         world.simulator.faults.add(
@@ -145,7 +145,7 @@ class TestOrder:
 
 
 class TestBothPaths:
-    """Contacts in blocks, and one by one as an edited catalog schema asks for: the same lines."""
+    """Contacts are written in blocks, or one by one with an edited schema: the same lines."""
 
     def both(self, world: World, **arguments: Any) -> tuple[Run, Run]:
         arguments = {"window_days": 1, "end_date": "2024-06-05T00:00:00Z", **arguments}
@@ -180,7 +180,7 @@ class TestBothPaths:
 
         assert set(blocks.ids) == {person.id for person in (*people, *odd)}
 
-    def test_for_odd_records(self, world: World) -> None:
+    def test_both_paths_write_the_same_lines_for_odd_values(self, world: World) -> None:
         world.fill([contact(1, JUNE)])
         lines = (
             b'{"id":1,"email":1.50,"name":true,"phone":12345678901234567890,"location":1e3}',
@@ -188,7 +188,7 @@ class TestBothPaths:
             b'{"id":9223372036854775807}',
             b'{"id":4,"email":"\\ud83d\\ude00 \xf0\x9f\x98\x80"}\r',
         )
-        form = Form(FileForm(lines=lines, only_lines=True))
+        form = Layout(FileLayout(lines=lines, only_lines=True))
         world.simulator.faults.add("create", form, times=None)
 
         blocks, _ = self.both(world, end_date="2024-06-02T00:00:00Z")
@@ -196,7 +196,7 @@ class TestBothPaths:
         assert [record["email"] for record in blocks.records[:4]] == ["1.50", None, None, "😀 😀"]
 
     @pytest.mark.parametrize("field", ["email", "created_from", "emails"])
-    def test_for_a_selection(self, world: World, field: str) -> None:
+    def test_both_paths_write_the_same_lines_for_selections(self, world: World, field: str) -> None:
         world.fill([contact(1, JUNE, email="a@b.c", emails=["a@b.c"])])
         catalog = world.tap(include_all_emails=True).catalog_dict
         metadata(catalog, "properties", field)["selected"] = False
@@ -221,7 +221,7 @@ class TestMaps:
         assert message["record"]["email"] == "5d60d4e28066df254d5452f92c910092"
         assert "phone" not in message["record"]
 
-    def test_a_filter_drops_records_but_not_windows(self, world: World) -> None:
+    def test_the_bookmark_moves_over_filtered_records(self, world: World) -> None:
         world.fill(contacts_every(12 * HOUR, JUNE + HOUR, JUNE + 3 * DAY))
 
         run = world.sync(
@@ -231,12 +231,12 @@ class TestMaps:
         assert sorted(run.ids) == [3, 4, 5, 6]
         assert run.bookmarks[-1] == "2024-06-04T00:00:00+00:00"
 
-    def test_flattening_leaves_flat_records_as_they_are(self, world: World) -> None:
+    def test_flattening_does_not_change_flat_records(self, world: World) -> None:
         world.fill([contact(1, JUNE, email="a@b.c")])
 
-        flat = world.sync(flattening_enabled=True, flattening_max_depth=1)
+        (record,) = world.sync(flattening_enabled=True, flattening_max_depth=1).records
 
-        assert flat.records == world.sync().records
+        assert [record] == world.sync().records
 
     @pytest.mark.parametrize(
         ("stream_maps", "what"),
@@ -250,7 +250,7 @@ class TestMaps:
             ),
         ],
     )
-    def test_a_failing_map_is_named_by_property_expression_and_kind_of_error(
+    def test_the_error_names_property_and_expression_of_a_failed_map(
         self, world: World, stream_maps: dict[str, Any], what: str
     ) -> None:
         world.fill([contact(1, JUNE, phone="s3cret", name="s3cret")])
@@ -263,7 +263,7 @@ class TestMaps:
 
 
 class TestBatch:
-    """With `batch_config`, contacts are in files that BATCH lines name."""
+    """With `batch_config`, contacts are in files that BATCH messages list."""
 
     def sync(self, world: World, folder: Path, **settings: Any) -> Run:
         batch_config = {
@@ -295,7 +295,7 @@ class TestBatch:
             "SCHEMA", "BATCH", "BATCH", "BATCH", "STATE", "BATCH", "STATE",
         ]  # fmt: skip
 
-    def test_a_window_that_fails_is_not_claimed(self, world: World, tmp_path: Path) -> None:
+    def test_a_failed_window_does_not_move_the_bookmark(self, world: World, tmp_path: Path) -> None:
         world.fill(contacts_every(HOUR, JUNE + HOUR, JUNE + 4 * DAY))
         world.simulator.faults.add("create", BROKEN, after=1)
 
@@ -304,7 +304,7 @@ class TestBatch:
         assert run.error is not None
         assert run.bookmarks == ["2024-06-02T00:00:00+00:00"]
 
-    def test_stream_maps_and_selection_reach_the_files(self, world: World, tmp_path: Path) -> None:
+    def test_stream_maps_and_selection_apply_to_files(self, world: World, tmp_path: Path) -> None:
         world.fill([contact(1, JUNE, email="a@b.c", phone="1", name="Ann")])
         catalog = world.tap().catalog_dict
         metadata(catalog, "properties", "name")["selected"] = False
@@ -317,7 +317,7 @@ class TestBatch:
         assert not {"phone", "name"} & set(record)
 
     @pytest.mark.parametrize("compression", [{"compression": "none"}, {}])
-    def test_files_are_plain_unless_gzip_is_asked_for(
+    def test_files_are_plain_unless_gzip_is_set(
         self, world: World, tmp_path: Path, compression: dict[str, str]
     ) -> None:
         world.fill([contact(1, JUNE, email="a@b.c")])
@@ -353,7 +353,7 @@ class TestBatch:
 
 
 class TestLog:
-    """What a person reads while it runs."""
+    """The log of a run."""
 
     def test_info_has_the_range_a_line_for_each_window_and_the_end(
         self, world: World, caplog: pytest.LogCaptureFixture

@@ -1,9 +1,10 @@
-"""What the tap says about itself, `--test`, and the SDK's own tests."""
+"""Discovery, `--version`, `--about`, `--test`, and the SDK's standard tests."""
 
 from __future__ import annotations
 
 import json
 import socket
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,14 +28,14 @@ ALL_ON: dict[str, Any] = dict.fromkeys(OPTIONAL, True)
 
 
 def test_discovery_needs_no_valid_settings(command: Command) -> None:
-    ended = command("--discover", config={"start_date": "yesterday"})
+    result = command("--discover", config={"start_date": "yesterday"})
 
-    assert ended.exit_code == 0
-    (stream,) = json.loads(ended.stdout)["streams"]
+    assert result.exit_code == 0
+    (stream,) = json.loads(result.stdout)["streams"]
     assert (stream["tap_stream_id"], stream["key_properties"]) == ("contacts", ["id"])
 
 
-def test_the_catalog_of_discovery(world: World, snapshot: SnapshotAssertion) -> None:
+def test_discovery_writes_the_expected_catalog(world: World, snapshot: SnapshotAssertion) -> None:
     assert world.tap(**ALL_ON).catalog_dict == snapshot(extension_class=JSONSnapshotExtension)
 
 
@@ -51,7 +52,7 @@ def test_the_catalog_has_an_optional_field_exactly_when_its_setting_is_on(
 
 
 def test_the_version_is_that_of_the_package(command: Command) -> None:
-    assert command("--version").stdout.startswith(f"tap-cometly v{TapCometly.plugin_version}")
+    assert command("--version").stdout.startswith(f"tap-cometly v{version('tap-cometly')},")
 
 
 def test_about_lists_every_setting_and_marks_the_key_as_secret(command: Command) -> None:
@@ -66,7 +67,7 @@ def test_about_lists_every_setting_and_marks_the_key_as_secret(command: Command)
 @pytest.mark.parametrize(
     ("created", "days"), [(NOON - HOUR, [1]), (NOON - 5 * DAY, [1, 10]), (JUNE + HOUR, [1, 10, 20])]
 )
-def test_test_finds_a_contact_newest_first_in_steps_that_grow_tenfold(
+def test_connection_test_searches_for_the_newest_contact_in_steps_that_grow_tenfold(
     world: World, caplog: pytest.LogCaptureFixture, created: datetime, days: list[int]
 ) -> None:
     caplog.set_level("INFO")
@@ -80,7 +81,7 @@ def test_test_finds_a_contact_newest_first_in_steps_that_grow_tenfold(
     assert caplog.messages[-1] == "Test passed: the settings work, and a contact was read"
 
 
-def test_test_of_a_range_without_contacts_passes_and_says_so(
+def test_connection_test_passes_for_a_range_without_contacts(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -94,7 +95,7 @@ def test_test_of_a_range_without_contacts_passes_and_says_so(
 
 
 def free_port() -> int:
-    """A free port: the SDK's tests need their settings before any fixture."""
+    """A free port; the SDK's tests need their settings before any fixture runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -105,7 +106,7 @@ SUITE_PORT = free_port()
 
 @pytest.fixture(scope="module")
 def suite_space() -> Iterator[None]:
-    """A Space in real time for the SDK's own tests."""
+    """A Space in real time for the SDK's standard tests."""
     people = Population.generate(50, since=JUNE, until=JUNE + 2 * DAY)
     with Simulator(
         Space(people, api_key=API_KEY, queued_seconds=0, processing_seconds=0), api_port=SUITE_PORT

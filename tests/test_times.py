@@ -1,4 +1,4 @@
-"""How dates and date-times are read: in settings in the Space's zone, in states in UTC."""
+"""Reading dates and date-times of settings and states."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ WITH_SPACE = ["", " ", "2024-01-15\n", " 2024-01-15", "2024-01-15T05:00:00 Ameri
 @pytest.mark.parametrize(
     "written", [*NOT_DATES.split(), *WITH_SPACE, "\u0662\u0660\u0662\u0664-01-15"]
 )
-def test_anything_else_is_not_a_date(written: str) -> None:
+def test_other_text_is_not_a_date(written: str) -> None:
     assert read_instant(written, NEW_YORK) is None
 
 
 @pytest.mark.parametrize(
     "written", ["0001-01-01T00:00:00+14:00", "0001-01-01", "9999-12-31T23:59:59-14:00"]
 )
-def test_a_date_may_be_anywhere_in_the_calendar(written: str) -> None:
+def test_the_first_and_the_last_year_are_read(written: str) -> None:
     found = read_instant(written, ZoneInfo("UTC"))
 
     assert found is not None

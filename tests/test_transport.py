@@ -1,4 +1,4 @@
-"""HTTP below the API and the storage: what a session does with a server that is not well."""
+"""HTTP sessions, as used for the API and the storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tap_cometly.transport import HttpSession, RequestFailed, no_auth
 
 
-def test_a_head_that_drips_in_byte_by_byte_ends_within_twice_the_read_timeout() -> None:
+def test_a_response_head_that_arrives_byte_by_byte_times_out() -> None:
     stopped = threading.Event()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

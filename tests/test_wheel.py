@@ -1,4 +1,4 @@
-"""What a release ships is whole: an sdist that makes the wheel, and a wheel with all it needs."""
+"""The sdist and the wheel of a release are complete."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf
 
 
 def build(what: str, source: Path, folder: Path) -> Path:
-    """Build a distribution with the backend that is installed, so from no network.
+    """Build a distribution with the installed backend, without the network.
 
     Args:
         what: `sdist` or `wheel`.
-        source: What to build it from.
-        folder: Where to put it.
+        source: The folder to build from.
+        folder: The folder for the result.
 
     Returns:
         The file.
@@ -52,7 +52,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is in the sdist."""
+    """The unpacked sdist."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -68,7 +68,7 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the installed wheel and nothing else of this checkout."""
+    """A folder with nothing but the installed wheel."""
     folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(folder), str(wheel)], check=True)  # noqa: S603
@@ -76,11 +76,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def about(wheel: Path, name: str) -> str:
-    """A file of the wheel that describes it.
+    """The text of a file in the wheel's `.dist-info`.
 
     Args:
         wheel: The wheel.
-        name: The file, within `.dist-info`.
+        name: The name of the file.
     """
     with zipfile.ZipFile(wheel) as archive:
         (path,) = [n for n in archive.namelist() if n.endswith(f".dist-info/{name}")]
@@ -89,7 +89,7 @@ def about(wheel: Path, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def metadata(wheel: Path) -> Message:
-    """What the wheel tells an index."""
+    """The metadata of the wheel."""
     return email.message_from_string(about(wheel, "METADATA"))
 
 
@@ -129,16 +129,16 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == modules | extras
 
 
-def test_the_wheel_brings_the_command(wheel: Path) -> None:
+def test_the_wheel_has_the_command(wheel: Path) -> None:
     assert "tap-cometly = tap_cometly.__main__:main" in about(wheel, "entry_points.txt")
 
 
-def test_the_wheel_brings_the_licence(wheel: Path, metadata: Message) -> None:
+def test_the_wheel_has_the_license(wheel: Path, metadata: Message) -> None:
     assert metadata["License-Expression"] == PROJECT["license"]
     assert about(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text("utf-8")
 
 
-def test_the_wheel_says_what_pyproject_says(metadata: Message) -> None:
+def test_the_wheels_metadata_matches_pyproject(metadata: Message) -> None:
     def named(requirement: str) -> str:
         return re.split(r"[^\w-]", requirement)[0]
 
@@ -156,7 +156,7 @@ def test_the_wheel_says_what_pyproject_says(metadata: Message) -> None:
     assert metadata.get_payload() == (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only git knows what the repository holds")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_the_sdist_has_the_whole_repository_and_nothing_else(unpacked: Path) -> None:
     def listed(*options: str) -> set[str]:
         command = ["git", "-C", str(ROOT), "ls-files", "-z", *options]
@@ -169,7 +169,7 @@ def test_the_sdist_has_the_whole_repository_and_nothing_else(unpacked: Path) -> 
     assert names - listed("--cached", "--others", "--exclude-standard") == {"PKG-INFO"}
 
 
-def test_an_index_takes_both(sdist: Path, wheel: Path) -> None:
+def test_twine_accepts_sdist_and_wheel(sdist: Path, wheel: Path) -> None:
     twine = [sys.executable, "-m", "twine", "check", "--strict"]
     check = subprocess.run(  # noqa: S603
         [*twine, str(sdist), str(wheel)], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""Programs that do the tap's job in other ways; each is run as a process of its own.
+"""Other programs that read the same export; each runs in a separate process.
 
 `python -m benchmarks.peers.NAME --config config.json`, with the tap's settings.
 """

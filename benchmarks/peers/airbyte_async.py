@@ -1,4 +1,4 @@
-"""Airbyte's declarative CDK: an AsyncRetriever, as a manifest has it, one job for the window."""
+"""Airbyte's declarative CDK: a manifest with an AsyncRetriever, one job for the window."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _field(name: str) -> dict[str, Any]:
     return {"type": "DpathExtractor", "field_path": [name]}
 
 
-def _order(config: dict[str, Any]) -> dict[str, Any]:
+def _export_request(config: dict[str, Any]) -> dict[str, Any]:
     return {
         name: datetime.fromisoformat(config[name]).strftime("%Y-%m-%d %H:%M:%S")
         for name in ("start_date", "end_date")
@@ -85,7 +85,7 @@ def _stream(config: dict[str, Any]) -> dict[str, Any]:
             "status_extractor": _field("status"),
             "download_target_extractor": _field("download_url"),
             "creation_requester": _requester(
-                "POST", "/contacts/exports", request_body_json=_order(config)
+                "POST", "/contacts/exports", request_body_json=_export_request(config)
             ),
             "polling_requester": _requester(
                 "GET", "/contacts/exports/{{ creation_response['export_id'] }}"
@@ -102,7 +102,7 @@ def _stream(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the contacts as a connector's container would: `read --config … --catalog …`."""
+    """Run `read --config … --catalog …`, as a connector's container does."""
     config = read_config()
     stream = _stream(config)
     manifest = {

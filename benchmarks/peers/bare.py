@@ -1,4 +1,4 @@
-"""An SDK tap that does nothing: what starting the SDK costs."""
+"""An SDK tap without records: shows the cost of the SDK's start-up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from singer_sdk import Stream, Tap
 from singer_sdk import typing as th
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from singer_sdk.helpers.types import Context
 
 
-class Nothing(Stream):
-    """No contacts at all."""
+class EmptyContacts(Stream):
+    """A stream without records."""
 
     name = "contacts"
     primary_keys = ("id",)
@@ -24,15 +25,8 @@ class Nothing(Stream):
         th.Property("created_until", th.DateTimeType(nullable=False)),
     ).to_dict()
 
-    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:  # noqa: ARG002
-        """Read nothing.
-
-        Args:
-            context: Not used.
-
-        Returns:
-            No records.
-        """
+    @override
+    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:
         return ()
 
 
@@ -42,13 +36,9 @@ class BareTap(Tap):
     name = "tap-bare"
     config_jsonschema = th.PropertiesList().to_dict()
 
-    def discover_streams(self) -> list[Nothing]:
-        """Give the one stream.
-
-        Returns:
-            `contacts`.
-        """
-        return [Nothing(self)]
+    @override
+    def discover_streams(self) -> list[EmptyContacts]:
+        return [EmptyContacts(self)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""dlt, its extract step alone: contacts, a thousand at a time, into files of its working folder."""
+"""dlt's extract step: writes contacts to files in its working folder, a thousand at a time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,7 @@ _PAGE = 1000
 
 
 def contacts(config: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """Read the contacts of the export; dlt's guide has one yield pages, not single records.
-
-    Args:
-        config: The tap's settings.
-
-    Yields:
-        Pages of records.
-    """
+    """Read the contacts in pages, as dlt's guide recommends."""
     constants = window_fields(config)
     with gzip.GzipFile(fileobj=open_export(config)) as lines:
         while page := [{**json.loadb(line), **constants} for line in islice(lines, _PAGE)]:
@@ -35,7 +28,7 @@ def contacts(config: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
 
 
 def main() -> None:
-    """Extract the contacts, and print how many there are."""
+    """Extract the contacts and print their number."""
     config = read_config()
     with tempfile.TemporaryDirectory() as folder:
         pipeline = dlt.pipeline("contacts", pipelines_dir=folder, destination="dummy")

@@ -1,4 +1,4 @@
-"""What all hand-written peers share: one export, created, waited for and opened."""
+"""Shared by most peers: creates an export, waits for it and opens its file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ _POLL_SECONDS = 0.1
 
 
 def read_config() -> dict[str, Any]:
-    """Read the settings that `--config` names.
-
-    Returns:
-        The tap's settings.
-    """
+    """Read the tap's settings from the file that `--config` names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
     arguments, _ = parser.parse_known_args()
@@ -32,45 +28,31 @@ def read_config() -> dict[str, Any]:
 
 
 def open_export(config: Mapping[str, Any]) -> IO[bytes]:
-    """Have contacts exported, and open the file.
-
-    Args:
-        config: The tap's settings, both dates in UTC.
-
-    Returns:
-        The file's bytes as they are stored: gzipped.
-    """
+    """Create an export, wait for it, and open the gzip file; both dates must be in UTC."""
     url = f"{config['api_url']}/contacts/exports"
     headers = {"Authorization": f"Bearer {config['api_key']}"}
-    order = {
+    body = {
         "start_date": _wall_clock(config["start_date"]),
         "end_date": _wall_clock(config["end_date"]),
         "include_comet_tokens": int(config.get("include_comet_tokens", False)),
         "include_all_emails": int(config.get("include_all_emails", False)),
     }
-    created = requests.post(url, json=order, headers=headers, timeout=_TIMEOUT_SECONDS)
+    created = requests.post(url, json=body, headers=headers, timeout=_TIMEOUT_SECONDS)
     created.raise_for_status()
     poll_url = f"{url}/{created.json()['export_id']}"
     while True:
-        answer = requests.get(poll_url, headers=headers, timeout=_TIMEOUT_SECONDS)
-        answer.raise_for_status()
-        if answer.json()["status"] == "completed":
+        response = requests.get(poll_url, headers=headers, timeout=_TIMEOUT_SECONDS)
+        response.raise_for_status()
+        if response.json()["status"] == "completed":
             break
         time.sleep(_POLL_SECONDS)
-    file = requests.get(answer.json()["download_url"], stream=True, timeout=_TIMEOUT_SECONDS)
+    file = requests.get(response.json()["download_url"], stream=True, timeout=_TIMEOUT_SECONDS)
     file.raise_for_status()
     return cast("IO[bytes]", file.raw)
 
 
 def window_fields(config: Mapping[str, Any]) -> dict[str, str]:
-    """Give the two fields that the tap adds to each contact.
-
-    Args:
-        config: The tap's settings.
-
-    Returns:
-        `created_from` and `created_until`.
-    """
+    """The two fields that the tap adds to each contact."""
     return {
         "created_from": datetime.fromisoformat(config["start_date"]).isoformat(),
         "created_until": datetime.fromisoformat(config["end_date"]).isoformat(),

@@ -1,4 +1,4 @@
-"""What no tap in Python goes below: decompressing the file and, with `--decode`, typed decoding."""
+"""The minimum for any tap in Python: decompress the file and, with `--decode`, decode it too."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class _WideContact(_Contact, gc=False):
 
 
 def main() -> None:
-    """Read the file to its end, and print how many lines there are."""
+    """Read the file and print the number of its lines."""
     config = read_config()
     wide = config.get("include_comet_tokens", False)
     decoder = msgspec.json.Decoder(_WideContact if wide else _Contact)
-    decodes = "--decode" in sys.argv
+    decode = "--decode" in sys.argv
     count = 0
     rest = b""
     with GzipFile(fileobj=open_export(config)) as file:  # type: ignore[no-untyped-call]
         while block := file.read(_BLOCK_BYTES):
-            if not decodes:
+            if not decode:
                 count += block.count(b"\n")
                 continue
             end = block.rfind(b"\n") + 1

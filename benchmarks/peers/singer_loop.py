@@ -1,4 +1,4 @@
-"""A loop by hand over singer-python, the library that was there before the SDK."""
+"""A tap with its own loop over singer-python, the SDK's predecessor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tap as the SDK's guide has one write it: a stream, `get_records`, `json.loads` a line."""
+"""A tap as the SDK's guide describes it: a stream with `get_records`, `json.loads` per line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Stream, Tap
 from singer_sdk import typing as th
+from typing_extensions import override
 
 from benchmarks.peers.export import open_export, window_fields
 
@@ -31,34 +32,22 @@ _PROPERTIES: list[th.Property[Any]] = [
 
 
 class TextbookContacts(Stream):
-    """Every contact of one window."""
+    """The contacts of one export."""
 
     name = "contacts"
     primary_keys = ("id",)
     replication_key = "created_until"
 
     def __init__(self, tap: Tap) -> None:
-        """Have the fields that the settings ask for.
-
-        Args:
-            tap: The tap.
-        """
-        wanted = [
+        properties = [
             one
             for one in _PROPERTIES
             if one.name not in _OPTIONAL or tap.config.get(_OPTIONAL[one.name])
         ]
-        super().__init__(tap, schema=th.PropertiesList(*wanted).to_dict())
+        super().__init__(tap, schema=th.PropertiesList(*properties).to_dict())
 
-    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:  # noqa: ARG002
-        """Read the contacts of the export.
-
-        Args:
-            context: Not used.
-
-        Yields:
-            Records.
-        """
+    @override
+    def get_records(self, context: Context | None) -> Iterable[dict[str, Any]]:
         constants = window_fields(self.config)
         with gzip.GzipFile(fileobj=open_export(self.config)) as lines:
             for line in lines:
@@ -79,12 +68,8 @@ class TextbookTap(Tap):
     ).to_dict()
     stream_class: ClassVar[type[TextbookContacts]] = TextbookContacts
 
+    @override
     def discover_streams(self) -> list[TextbookContacts]:
-        """Give the one stream.
-
-        Returns:
-            `contacts`.
-        """
         return [self.stream_class(self)]
 
 

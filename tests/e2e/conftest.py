@@ -27,11 +27,11 @@ START = "2024-06-01T04:00:00+00:00"
 FIRST_END = "2024-06-10T12:00:00+00:00"
 SECOND_END = "2024-06-12T12:00:00+00:00"
 LOOKED_BACK_TO = "2024-06-09T04:00:00+00:00"
-"""Start of the second run: the local midnight at or before one day before FIRST_END."""
+"""Start of the second run: the local midnight at least one day before FIRST_END."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests here."""
+    """Mark all tests of this folder as `e2e` and `slow`."""
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def at(text: str) -> datetime:
-    """An instant."""
+    """Parse a time."""
     return datetime.fromisoformat(text)
 
 
@@ -76,7 +76,7 @@ def instant_space(people: list[Contact], *, api_key: str = API_KEY, timezone: st
 
 @pytest.fixture
 def space(people: list[Contact]) -> Iterator[Simulator]:
-    """A running simulator of a Space without delays and rate limits."""
+    """A running simulator with the contacts of `people`."""
     with Simulator(instant_space(people)) as simulator:
         yield simulator
 
@@ -130,5 +130,5 @@ def snowflake(tmp_path: Path) -> EmulatedSnowflake:
 @pytest.fixture(params=["postgres", "duckdb", "snowflake"])
 def destination(request: pytest.FixtureRequest) -> Destination:
     """Each of the databases."""
-    made: Destination = request.getfixturevalue(request.param)
-    return made
+    database: Destination = request.getfixturevalue(request.param)
+    return database

@@ -6,22 +6,25 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from typing_extensions import override
+
 from tests.e2e.installed import clean_environment, plugin_program, run
 
 if TYPE_CHECKING:
     from tests.e2e.postgres import PostgresServer
 
-_ASK = Path(__file__).parent / "ask.py"
+_QUERY = Path(__file__).parent / "query.py"
 
 
 class Destination:
     """A database for one test, empty at first.
 
     Attributes:
+        kind: Its name in `query.py`.
         loader: The plugin that loads into it.
-        types: The type of each column, as the database calls it.
-        pipe_settings: Settings of the loader in a pipe.
-        location: Where it is, for `ask.py`.
+        types: The database's types of some columns.
+        pipe_settings: Additional settings of the loader in a pipe.
+        location: Its URL or path, for `query.py`.
         settings: The loader's settings, as environment variables.
     """
 
@@ -31,49 +34,48 @@ class Destination:
     pipe_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, location: str, **settings: str) -> None:
-        """Create nothing yet."""
         self.location = location
         self.settings = settings
 
     @property
     def config(self) -> dict[str, Any]:
-        """The loader's settings for a pipe, as its config file has them."""
+        """The loader's config file for a pipe."""
         prefix = f"{self.loader.upper().replace('-', '_')}_"
-        given = {
+        config = {
             name.removeprefix(prefix).lower(): int(value) if name.endswith("_PORT") else value
             for name, value in self.settings.items()
             if name.startswith(prefix)
         }
-        return given | {"default_target_schema": "tap_cometly", **self.pipe_settings}
+        return config | {"default_target_schema": "tap_cometly", **self.pipe_settings}
 
-    def ask(self, sql: str) -> list[dict[str, Any]]:
-        """Run a query; return its rows, with lower-case names."""
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Run a query; return its rows, with column names in lower case."""
         python = plugin_program(self.loader, "python")
-        command = [python, "-W", "ignore", _ASK, self.kind, self.location, sql]
+        command = [python, "-W", "ignore", _QUERY, self.kind, self.location, sql]
         rows: list[dict[str, Any]] = json.loads(run(command, env=clean_environment()).stdout)
         return rows
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows of the contacts' table, by id; without the columns that loaders add."""
+        """All rows of the contacts table by id, without the columns that loaders add."""
         return [
             {
                 name: _read(name, value)
                 for name, value in row.items()
                 if not name.startswith("_sdc_")
             }
-            for row in self.ask("select * from tap_cometly.contacts order by id")
+            for row in self.query("select * from tap_cometly.contacts order by id")
         ]
 
     def column_types(self) -> dict[str, str]:
-        """The type of each column of the contacts' table, as the database calls it."""
-        columns = self.ask(
+        """The database's type of each column of the contacts table."""
+        columns = self.query(
             "select column_name as name, data_type as type from information_schema.columns "
             "where upper(table_schema) = 'TAP_COMETLY' and upper(table_name) = 'CONTACTS'"
         )
         return {column["name"].lower(): column["type"] for column in columns}
 
-    def kept(self, text: str) -> str | None:
-        """How this database stores a text that the tap writes."""
+    def as_stored(self, text: str) -> str | None:
+        """The text that this database stores for a text from the tap."""
         return text
 
 
@@ -100,9 +102,8 @@ class Postgres(Destination):
     pipe_settings: ClassVar = {"sanitize_null_text_characters": True}
 
     def __init__(self, server: PostgresServer, name: str) -> None:
-        """Create the database."""
         super().__init__(server.url("postgres"))
-        self.ask(f'create database "{name}"')
+        self.query(f'create database "{name}"')
         super().__init__(
             server.url(name),
             TARGET_POSTGRES_HOST="127.0.0.1",
@@ -112,8 +113,9 @@ class Postgres(Destination):
             TARGET_POSTGRES_DATABASE=name,
         )
 
-    def kept(self, text: str) -> str | None:
-        """PostgreSQL has no NUL in text; meltano.yml has the loader replace it."""
+    @override
+    def as_stored(self, text: str) -> str | None:
+        # The loader replaces NUL, which PostgreSQL does not allow.
         return text.replace("\0", "\ufffd")
 
 
@@ -131,17 +133,17 @@ class DuckDb(Destination):
     pipe_settings: ClassVar = {"add_metadata_columns": True, "primary_key_required": False}
 
     def __init__(self, folder: Path, name: str = "contacts.duckdb") -> None:
-        """Name the file."""
         file = str(folder / name)
         super().__init__(file, TARGET_DUCKDB_PATH=file)
 
-    def kept(self, text: str) -> str | None:
-        """target-duckdb loads CSV files, in which an empty text becomes null."""
+    @override
+    def as_stored(self, text: str) -> str | None:
+        # The loader writes CSV files, in which empty text becomes null.
         return text or None
 
 
 class EmulatedSnowflake(Destination):
-    """A database of emulated Snowflake; it proves nothing about Snowflake itself."""
+    """A database of emulated Snowflake, which may differ from Snowflake."""
 
     kind = "snowflake"
     loader = "target-snowflake"
@@ -153,7 +155,6 @@ class EmulatedSnowflake(Destination):
     }
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder, and make a key to log in with."""
         key = folder / "snowflake.p8"
         key.write_text(_new_key(), "utf-8")
         super().__init__(

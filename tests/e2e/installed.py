@@ -1,4 +1,4 @@
-"""Installs the programs that the tests run, in pinned versions, into `.e2e/`, where they stay."""
+"""Installs pinned versions of the programs that the tests run into `.e2e/`, and caches them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ CHECK_JSONSCHEMA = "check-jsonschema==0.39.0"
 MOTO = ("moto[s3]==5.2.5", "flask>=3", "flask-cors>=6")
 
 
-class Failed(Exception):  # noqa: N818 - of a program, not of this one
-    """A program ended with an exit code other than 0."""
+class ProgramFailed(Exception):  # noqa: N818 - an event of another program
+    """A program exited with a code other than 0."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        """Show the command and its output."""
-        super().__init__(f"{done.args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        code, output = done.returncode, f"{done.stdout}\n{done.stderr}"
+        super().__init__(f"{done.args} exited with {code}:\n{output}")
 
 
 def run(
@@ -45,13 +45,10 @@ def run(
     stdin: str = "",
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end.
-
-    Returns:
-        What it printed, and its exit code.
+    """Run a program until it exits.
 
     Raises:
-        Failed: It did not succeed.
+        ProgramFailed: It exited with a code other than 0, and `check` is set.
     """
     done = subprocess.run(  # noqa: S603
         [str(part) for part in command],
@@ -63,12 +60,12 @@ def run(
         check=False,
     )
     if check and done.returncode:
-        raise Failed(done)
+        raise ProgramFailed(done)
     return done
 
 
 def clean_environment() -> dict[str, str]:
-    """The tests' environment, without variables that would affect the programs."""
+    """The tests' environment variables, without those that would affect the programs."""
     prefixes = (
         "COVERAGE_",
         "MELTANO_",
@@ -79,12 +76,12 @@ def clean_environment() -> dict[str, str]:
         "TARGET_",
         "VIRTUAL_ENV",
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
-    return kept | {"PYTHONUTF8": "1"}
+    other = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return other | {"PYTHONUTF8": "1"}
 
 
 def environment(name: str, *requirements: str) -> Path:
-    """The folder of a virtual environment, which is created at the first call."""
+    """The folder of a virtualenv, which is created on the first call."""
 
     def make(folder: Path) -> None:
         run([sys.executable, "-m", "venv", "--without-pip", folder])
@@ -119,32 +116,32 @@ def meltano_project() -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         (folder / "meltano.yml").write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-        # By pip, which machines are set up for, rather than uv.
+        # Use pip and its configuration, not uv.
         env = clean_environment() | {"MELTANO_VENV_BACKEND": "virtualenv"}
         run([program, "install"], cwd=folder, env=env)
-        run([program, "state", "list"], cwd=folder, env=env)  # makes the database's tables
+        run([program, "state", "list"], cwd=folder, env=env)  # creates the database's tables
 
     tap = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
     plugins = [plugin for kind in content["plugins"].values() for plugin in kind]
-    ingredients = [
+    cache_key = [
         MELTANO,
         sorted(plugin["pip_url"] for plugin in plugins),
         {name: tap["project"].get(name) for name in ("dependencies", "scripts")},
         (EMULATION / "pyproject.toml").read_text("utf-8"),
     ]
-    return _cached("project", ingredients, make)
+    return _cached("project", cache_key, make)
 
 
 def plugin_program(plugin: str, program: str) -> Path:
-    """The path of a program, such as `python`, in a plugin's environment."""
+    """The path of a program, such as `python`, in a plugin's virtualenv."""
     kind = "extractors" if plugin.startswith("tap-") else "loaders"
     return meltano_project() / ".meltano" / kind / plugin / "venv" / "bin" / program
 
 
-def _cached(name: str, ingredients: list[Any], make: Callable[[Path], None]) -> Path:
-    """A folder of the cache, which is made again whenever its ingredients change."""
-    told = json.dumps([sys.version, sys.prefix, ingredients], sort_keys=True)
-    folder = CACHE / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+def _cached(name: str, cache_key: list[Any], make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, which is created again whenever its cache key changes."""
+    text = json.dumps([sys.version, sys.prefix, cache_key], sort_keys=True)
+    folder = CACHE / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     CACHE.mkdir(exist_ok=True)
     (CACHE / ".gitignore").write_text("*\n")
     with (CACHE / f"{name}.lock").open("w") as lock:  # several workers run the tests

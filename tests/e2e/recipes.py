@@ -1,4 +1,4 @@
-"""Reads the recipes: which files they change and which commands they run."""
+"""Parses the recipes and follows them: applies their changes and runs their commands."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def blocks(page: Path, section: str | None = None) -> list[tuple[str, str]]:
     return found
 
 
-def described(page: Path, section: str) -> dict[str, Any]:
-    """What a section of a page adds to meltano.yml."""
+def meltano_additions(page: Path, section: str) -> dict[str, Any]:
+    """The part of meltano.yml that a section of a page adds."""
     parts = [yaml.safe_load(text) for kind, text in blocks(page, section) if kind == "yaml"]
     whole: dict[str, Any] = functools.reduce(merged, parts, {})
     return whole
@@ -48,19 +48,19 @@ def follow(
     project: MeltanoProject,
     *,
     section: str | None = None,
-    ask: Callable[[str], object] | None = None,
+    query: Callable[[str], object] | None = None,
 ) -> list[str]:
-    """Follow a recipe; return the output of each Bash block. Without `ask`, SQL is skipped."""
-    printed = []
+    """Follow a recipe; return the output of each Bash block. Without `query`, SQL is skipped."""
+    outputs = []
     for kind, text in blocks(RECIPES / f"{page}.md", section):
         if kind == "yaml" and text.startswith(_FILE):
             project.write(merged(project.read(), yaml.safe_load(text)))
-        if kind == "sql" and ask:
-            ask(text)
+        if kind == "sql" and query:
+            query(text)
         if kind == "bash":
-            printed.append(bash(text, project))
-    assert printed
-    return printed
+            outputs.append(bash(text, project))
+    assert outputs
+    return outputs
 
 
 def bash(commands: str, project: MeltanoProject) -> str:
@@ -70,7 +70,7 @@ def bash(commands: str, project: MeltanoProject) -> str:
 
 
 def merged(old: Any, new: Any) -> Any:  # noqa: ANN401
-    """Merge a part of a meltano.yml into the whole; plugins are merged by name."""
+    """Merge a part of meltano.yml into another; plugins are merged by name."""
     if isinstance(old, dict) and isinstance(new, dict):
         together = {name: merged(old.get(name), value) for name, value in new.items()}
         return old | together

@@ -21,7 +21,7 @@ def expected(destination: Destination, contacts: list[Contact], *more: str) -> l
     """The expected rows of contacts, by id, without their windows."""
     rows = sorted((fields(one, *more) for one in contacts), key=lambda row: row["id"])
     return [
-        {name: destination.kept(v) if isinstance(v, str) else v for name, v in row.items()}
+        {name: destination.as_stored(v) if isinstance(v, str) else v for name, v in row.items()}
         for row in rows
     ]
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import urllib.request
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from tests.e2e.installed import MOTO, clean_environment, environment
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _RUNNING = "Running on "
 
 
 class S3Server:
-    """Buckets in memory; a context manager.
-
-    Attributes:
-        url: Where it listens.
-    """
+    """Buckets in memory, at `url`; a context manager."""
 
     def __enter__(self) -> Self:
         """Start the server."""
@@ -37,18 +30,13 @@ class S3Server:
         self.url = line.partition(_RUNNING)[2].strip()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the server."""
         self._process.terminate()
         self._process.communicate()
 
     def make_bucket(self, name: str) -> None:
-        """Make a bucket."""
+        """Create a bucket."""
         request = urllib.request.Request(f"{self.url}/{name}", method="PUT")  # noqa: S310
         with urllib.request.urlopen(request) as response:  # noqa: S310
             response.read()

@@ -1,4 +1,4 @@
-"""Targets from PyPI that are not in meltano.yml, each in its own environment, without Meltano."""
+"""Targets from PyPI that are not in meltano.yml, each in a separate virtualenv, without Meltano."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from typing_extensions import override
+
 from tests.e2e.installed import CHECKOUT, clean_environment, environment, run
-from tests.e2e.recipes import described
+from tests.e2e.recipes import meltano_additions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +23,10 @@ Row = dict[str, Any]
 
 
 class PipedTarget:
-    """A target that reads a tap's messages from a pipe.
+    """A target that reads the tap's messages from stdin.
 
     Attributes:
-        requirement: What pip installs.
+        requirement: Its name and version on PyPI.
         section: The section of docs/targets.md with the stream maps that it needs.
     """
 
@@ -32,26 +34,25 @@ class PipedTarget:
     section: ClassVar[str]
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        """Write its config file."""
         self.folder = folder
         self._config_file = folder / "target.json"
         self._config_file.write_text(json.dumps(config), "utf-8")
 
     @classmethod
-    def described(cls) -> dict[str, Any]:
-        """What the page adds to meltano.yml for this target."""
-        return described(PAGE, cls.section)
+    def meltano_additions(cls) -> dict[str, Any]:
+        """The part of meltano.yml that the page adds for this target."""
+        return meltano_additions(PAGE, cls.section)
 
     @classmethod
     def stream_maps(cls) -> dict[str, Any]:
-        """The tap's setting `stream_maps` on the page."""
-        [extractor] = cls.described()["plugins"]["extractors"]
+        """The tap's setting `stream_maps` from the page."""
+        [extractor] = cls.meltano_additions()["plugins"]["extractors"]
         maps: dict[str, Any] = extractor["config"]["stream_maps"]
         return maps
 
     @classmethod
     def program(cls, name: str) -> Path:
-        """The path of a program, such as `python`, in its environment."""
+        """The path of a program, such as `python`, in its virtualenv."""
         return environment(cls.requirement.partition("==")[0], cls.requirement) / "bin" / name
 
     def command(self) -> list[Any]:
@@ -65,15 +66,11 @@ class PipedTarget:
         return done.stdout.splitlines()[-1]
 
     def rows(self) -> list[Row]:
-        """All rows, by id."""
+        """All rows by id."""
         raise NotImplementedError
 
-    def id_type(self) -> str:
-        """The database's type of the column `id`."""
-        raise NotImplementedError
-
-    def kept(self, value: Any) -> Any:  # noqa: ANN401
-        """How the target stores a value that the tap writes."""
+    def as_stored(self, value: Any) -> Any:  # noqa: ANN401
+        """The value that the target stores for a value from the tap."""
         return value
 
 
@@ -84,33 +81,33 @@ class PipelinewisePostgres(PipedTarget):
     section = "NUL characters"
 
     def __init__(self, folder: Path, postgres: Postgres) -> None:
-        """Load into a database."""
-        given = postgres.settings
+        settings = postgres.settings
         config = {
-            "host": given["TARGET_POSTGRES_HOST"],
-            "port": int(given["TARGET_POSTGRES_PORT"]),
-            "user": given["TARGET_POSTGRES_USER"],
-            "password": given["TARGET_POSTGRES_PASSWORD"],
-            "dbname": given["TARGET_POSTGRES_DATABASE"],
+            "host": settings["TARGET_POSTGRES_HOST"],
+            "port": int(settings["TARGET_POSTGRES_PORT"]),
+            "user": settings["TARGET_POSTGRES_USER"],
+            "password": settings["TARGET_POSTGRES_PASSWORD"],
+            "dbname": settings["TARGET_POSTGRES_DATABASE"],
             "default_target_schema": "tap_cometly",
         }
         super().__init__(folder, config)
         self._postgres = postgres
 
+    @override
     def command(self) -> list[Any]:
-        """What runs it."""
         return [self.program("target-postgres")]
 
+    @override
     def rows(self) -> list[Row]:
-        """All rows, by id."""
         return self._postgres.rows()
 
     def id_type(self) -> str:
         """The type of the column `id`."""
         return self._postgres.column_types()["id"]
 
-    def kept(self, value: Any) -> Any:  # noqa: ANN401
-        """No NUL; control characters as their JSON escapes; an empty text is null."""
+    @override
+    def as_stored(self, value: Any) -> Any:
+        # Without NUL, with control characters as JSON escapes, and with null for empty text.
         if not isinstance(value, str):
             return value
         text = value.replace("\0", "")
@@ -118,7 +115,7 @@ class PipelinewisePostgres(PipedTarget):
 
 
 class Sqlite(PipedTarget):
-    """target-sqlite; its last release needs names that Python 3.10 removed, so they are added."""
+    """target-sqlite, with the names that its last release needs and Python 3.10 removed."""
 
     requirement = "target-sqlite==0.2.0"
     section = "CSV and SQLite"
@@ -130,38 +127,36 @@ main()
 """
 
     def __init__(self, folder: Path) -> None:
-        """Load into a file."""
         self._file = folder / "contacts.db"
         super().__init__(folder, {"database": str(self._file)})
 
+    @override
     def command(self) -> list[Any]:
-        """What runs it."""
         return [self.program("python"), "-W", "ignore", "-c", self._SHIM]
 
+    @override
     def rows(self) -> list[Row]:
-        """All rows, by id."""
-        return [_with_arrays(row) for row in self._ask("select * from contacts order by id")]
+        return [_with_arrays(row) for row in self._query("select * from contacts order by id")]
 
     def id_type(self) -> str:
         """The type of the column `id`."""
-        [column] = self._ask("select type from pragma_table_info('contacts') where name = 'id'")
+        [column] = self._query("select type from pragma_table_info('contacts') where name = 'id'")
         return str(column["type"])
 
-    def _ask(self, sql: str) -> list[Row]:
+    def _query(self, sql: str) -> list[Row]:
         with closing(sqlite3.connect(self._file)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(sql)]
 
 
 class Csv(PipedTarget):
-    """MeltanoLabs' target-csv with a file for each run; with one file it would replace that."""
+    """MeltanoLabs' target-csv with a file for each run; it would replace an existing file."""
 
     requirement = "meltanolabs-target-csv==0.5.0"
     section = "CSV and SQLite"
 
     def __init__(self, folder: Path) -> None:
-        """Load into files, with the settings of the page."""
-        [loader] = self.described()["plugins"]["loaders"]
+        [loader] = self.meltano_additions()["plugins"]["loaders"]
         assert loader["pip_url"] == self.requirement
         root = str(folder)
         config = {
@@ -171,12 +166,12 @@ class Csv(PipedTarget):
         (folder / "output").mkdir()
         super().__init__(folder, config)
 
+    @override
     def command(self) -> list[Any]:
-        """What runs it."""
         return [self.program("target-csv")]
 
+    @override
     def rows(self) -> list[Row]:
-        """The last row of each id, as the page says."""
         last: dict[int, Row] = {}
         for file in sorted((self.folder / "output").glob("contacts-*.csv")):
             with file.open(encoding="utf-8", newline="") as lines:
@@ -185,12 +180,8 @@ class Csv(PipedTarget):
                     last[int(row["id"])] = _with_arrays(read | {"id": int(row["id"])})
         return [last[number] for number in sorted(last)]
 
-    def id_type(self) -> str:
-        """CSV has no types."""
-        return "text"
-
-    def kept(self, value: Any) -> Any:  # noqa: ANN401
-        """An empty text looks like null."""
+    @override
+    def as_stored(self, value: Any) -> Any:
         return value or None if isinstance(value, str) else value
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["postgres", "snowflake"])
 def destination(request: pytest.FixtureRequest) -> Destination:
-    """Each of the databases whose loader reads files."""
-    made: Destination = request.getfixturevalue(request.param)
-    return made
+    """Each of the databases whose loader supports BATCH."""
+    database: Destination = request.getfixturevalue(request.param)
+    return database
 
 
-def test_files_are_loaded_like_records(
+def test_batch_files_load_the_same_rows_as_records(
     project: MeltanoProject, destination: Destination, people: list[Contact], tmp_path: Path
 ) -> None:
     files = tmp_path / "files"

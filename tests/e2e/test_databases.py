@@ -1,4 +1,4 @@
-"""`meltano run` into databases that update rows by key: the first run, then daily runs."""
+"""`meltano run` into databases whose loaders update rows by key."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def people(people: list[Contact]) -> list[Contact]:
 
 @pytest.fixture
 def loading(project: MeltanoProject, destination: Destination) -> MeltanoProject:
-    """The project, with the settings of the database's loader."""
+    """The project with the settings of the database's loader."""
     project.settings |= destination.settings
     return project
 
 
-def test_first_run_loads_every_contact_as_it_is(
+def test_the_first_run_loads_every_field_of_every_contact(
     loading: MeltanoProject, destination: Destination, people: list[Contact]
 ) -> None:
     loading.run(
@@ -64,7 +64,7 @@ def test_first_run_loads_every_contact_as_it_is(
     )
 
 
-def test_windows_are_in_utc_and_hold_their_contacts(
+def test_the_windows_are_in_utc_and_contain_their_contacts(
     loading: MeltanoProject, destination: Destination, people: list[Contact]
 ) -> None:
     loading.run(destination.loader)
@@ -81,7 +81,7 @@ def test_windows_are_in_utc_and_hold_their_contacts(
     assert outside == []
 
 
-def test_second_run_updates_the_lookback_and_adds_what_is_new(
+def test_the_second_run_updates_the_lookback_and_adds_new_contacts(
     loading: MeltanoProject, destination: Destination, space: Simulator, people: list[Contact]
 ) -> None:
     loading.run(destination.loader)
@@ -92,13 +92,13 @@ def test_second_run_updates_the_lookback_and_adds_what_is_new(
     loading.run(destination.loader, TAP_COMETLY_END_DATE=SECOND_END)
 
     [first, *_] = [request.start for request in space.requests if request.kind == "create"]
-    now = {one.id: one for one in [*people, NEW, LATE, CHANGED]}  # not the one created long ago
+    now = {one.id: one for one in [*people, NEW, LATE, CHANGED]}  # without CHANGED_LONG_AGO
     assert first == at(LOOKED_BACK_TO)
     assert loaded(destination) == expected(destination, list(now.values()))
     assert loading.bookmark(destination.loader) == SECOND_END
 
 
-def test_full_refresh_brings_changes_of_any_age(
+def test_a_full_refresh_loads_changes_of_any_age(
     loading: MeltanoProject, destination: Destination, space: Simulator, people: list[Contact]
 ) -> None:
     loading.run(destination.loader)
@@ -111,12 +111,12 @@ def test_full_refresh_brings_changes_of_any_age(
     assert loading.bookmark(destination.loader) == FIRST_END
 
 
-def test_run_after_a_killed_one_completes_it(
+def test_the_run_after_a_killed_run_loads_the_missing_contacts(
     loading: MeltanoProject, destination: Destination, space: Simulator, people: list[Contact]
 ) -> None:
     space.faults.add("download", Stall(at=100), after=2)
     with loading.running(destination.loader, TAP_COMETLY_WINDOW_DAYS="1") as run:
-        space.wait_until_asked("download", 3, timeout=60)
+        space.wait_for_requests("download", 3, timeout=60)
         assert run.kill_tap() != 0
 
     loading.run(destination.loader, TAP_COMETLY_WINDOW_DAYS="1")
@@ -125,7 +125,9 @@ def test_run_after_a_killed_one_completes_it(
     assert loading.bookmark(destination.loader) == FIRST_END
 
 
-def test_deselected_field_has_no_column(loading: MeltanoProject, destination: Destination) -> None:
+def test_a_deselected_field_has_no_column(
+    loading: MeltanoProject, destination: Destination
+) -> None:
     loading.edit_extractor(select=["*.*", "!contacts.phone"])
 
     loading.run(destination.loader)
@@ -135,7 +137,7 @@ def test_deselected_field_has_no_column(loading: MeltanoProject, destination: De
     assert "email" in columns
 
 
-def test_stream_map_hashes_and_drops_personal_data(
+def test_a_stream_map_hashes_and_removes_personal_data(
     loading: MeltanoProject, destination: Destination, people: list[Contact]
 ) -> None:
     loading.edit_extractor(
@@ -143,7 +145,7 @@ def test_stream_map_hashes_and_drops_personal_data(
             "stream_maps": {
                 "contacts": {
                     "email": "sha256(config['seed'] + email) if email else None",
-                    "phone": "__NULL__",  # Meltano leaves out a null
+                    "phone": "__NULL__",  # Meltano removes a null
                 }
             },
             "stream_map_config": {"seed": HASH_SEED},
@@ -160,7 +162,7 @@ def test_stream_map_hashes_and_drops_personal_data(
     assert loaded(destination) == rows
 
 
-def test_field_switched_on_later_becomes_a_column(
+def test_a_field_enabled_later_becomes_a_column(
     loading: MeltanoProject, destination: Destination, people: list[Contact]
 ) -> None:
     loading.run(destination.loader)
@@ -172,8 +174,8 @@ def test_field_switched_on_later_becomes_a_column(
     )
 
     rows = expected(destination, people, "emails")
-    read_again = {one.id for one in people if one.created_at >= at(LOOKED_BACK_TO)}
+    exported_again = {one.id for one in people if one.created_at >= at(LOOKED_BACK_TO)}
     for row in rows:
-        if row["id"] not in read_again:
+        if row["id"] not in exported_again:
             row["emails"] = None
     assert loaded(destination) == rows

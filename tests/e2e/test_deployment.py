@@ -1,4 +1,4 @@
-"""docs/deployment.md: its SQL, its Containerfile and its state backends."""
+"""The SQL, the Containerfile and the state backends in docs/deployment.md."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sql(section: str) -> str:
 def appended(
     request: pytest.FixtureRequest, project: MeltanoProject, space: Simulator
 ) -> Destination:
-    """A database after two runs, in which repeated contacts have two rows."""
+    """A database after two runs that only append, so some contacts have two rows."""
     database: Destination = request.getfixturevalue(request.param)
     space.space.add([BEFORE])
     project.settings["TAP_COMETLY_WINDOW_DAYS"] = "1"
@@ -55,14 +55,14 @@ def appended(
 def test_the_view_has_the_last_row_of_each_contact_and_its_day_in_the_spaces_zone(
     appended: Destination, people: list[Contact]
 ) -> None:
-    appended.ask(sql("One row for each contact"))
+    appended.query(sql("One row for each contact"))
 
-    rows = appended.ask("select id, name, created_day from tap_cometly.latest_contacts")
+    rows = appended.query("select id, name, created_day from tap_cometly.latest_contacts")
     now = {one.id: one for one in [*people, CHANGED]}
     zone = ZoneInfo(ZONE)
     assert {row["id"]: (row["name"], row["created_day"]) for row in rows} == {
         one.id: (
-            appended.kept(one.name) if one.name is not None else None,
+            appended.as_stored(one.name) if one.name is not None else None,
             str(one.created_at.astimezone(zone).date()),
         )
         for one in now.values()
@@ -70,10 +70,10 @@ def test_the_view_has_the_last_row_of_each_contact_and_its_day_in_the_spaces_zon
     assert len(rows) == len(now)
 
 
-def test_without_the_view_contacts_of_the_lookback_stand_twice(
+def test_without_the_view_contacts_in_the_lookback_are_duplicated(
     appended: Destination, people: list[Contact]
 ) -> None:
-    count = Counter(row["id"] for row in appended.ask("select id from tap_cometly.contacts"))
+    count = Counter(row["id"] for row in appended.query("select id from tap_cometly.contacts"))
 
     twice = [one for one in people if LOOKED_BACK_TO < one.created_at.isoformat() < FIRST_END]
     assert twice
@@ -81,16 +81,16 @@ def test_without_the_view_contacts_of_the_lookback_stand_twice(
 
 
 @pytest.mark.parametrize("kind", ["postgres", "duckdb"])
-def test_the_alert_sees_old_contacts(
+def test_the_alert_detects_stale_contacts(
     project: MeltanoProject, kind: str, request: pytest.FixtureRequest
 ) -> None:
     database: Destination = request.getfixturevalue(kind)
     pipe(project, database)
-    assert database.ask(sql("Alerts")) == [{"stale": True}]
+    assert database.query(sql("Alerts")) == [{"stale": True}]
 
-    database.ask("update tap_cometly.contacts set created_until = now() at time zone 'UTC'")
+    database.query("update tap_cometly.contacts set created_until = now() at time zone 'UTC'")
 
-    assert database.ask(sql("Alerts")) == [{"stale": False}]
+    assert database.query(sql("Alerts")) == [{"stale": False}]
 
 
 def test_the_containerfile_can_be_parsed(tmp_path: Path) -> None:
@@ -120,18 +120,18 @@ def test_meltano_has_the_extras_that_the_page_names() -> None:
 
 
 def backend(variable: str, scheme: str) -> str:
-    """A state backend of the page."""
+    """The location of a state backend on the page."""
     [location] = re.findall(rf"`{variable}=({scheme}:[^`]+)`", sections(PAGE)["State"])
     return str(location)
 
 
 def bookmark_on_another_machine(folder: Path, project: MeltanoProject) -> str | None:
-    """Run in one project, and read the bookmark in another project with the same settings."""
+    """Run in one project; return the bookmark in another project with the same settings."""
     project.run("target-jsonl")
     return MeltanoProject(folder, **project.settings).bookmark("target-jsonl")
 
 
-def test_the_state_can_be_in_postgresql(
+def test_the_state_can_be_stored_in_postgresql(
     project: MeltanoProject, postgres: Postgres, tmp_path: Path
 ) -> None:
     location = backend("MELTANO_DATABASE_URI", r"postgresql\+psycopg")
@@ -142,7 +142,7 @@ def test_the_state_can_be_in_postgresql(
     assert bookmark_on_another_machine(tmp_path / "other", project) == FIRST_END
 
 
-def test_the_state_can_be_in_emulated_s3(
+def test_the_state_can_be_stored_in_emulated_s3(
     project: MeltanoProject, s3_server: S3Server, tmp_path: Path
 ) -> None:
     s3_server.make_bucket("cometly-state")

@@ -21,7 +21,7 @@ BEFORE = contact(CHANGED.id, CHANGED.created_at, name="as it was")
 LOADER = "target-jsonl"
 
 
-def test_last_line_of_an_id_is_the_contact_as_it_is(
+def test_the_last_line_of_an_id_is_the_current_contact(
     project: MeltanoProject, space: Simulator, people: list[Contact]
 ) -> None:
     space.space.add([BEFORE])
@@ -63,5 +63,5 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def without_window(line: dict[str, Any]) -> dict[str, Any]:
-    """A contact without the times of its window."""
+    """A contact without its window."""
     return {name: value for name, value in line.items() if not name.startswith("created_")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ from tests.e2e.installed import (
     environment,
     run,
 )
-from tests.e2e.postgres import PostgresServer, packaged_programs
 from tests.e2e.project import TAP, MeltanoProject
 from tests.generate import hub_definition
 
@@ -55,16 +53,16 @@ HUB_FIELDS = {
     "settings_group_validation",
     "variant",
 }
-"""Among those that MeltanoHub's schema for extractors allows."""
+"""A subset of the fields that MeltanoHub's schema for extractors allows."""
 
 
-def test_config_test_finds_the_settings_good(project: MeltanoProject) -> None:
+def test_meltano_config_test_accepts_valid_settings(project: MeltanoProject) -> None:
     done = project.meltano("config", "test", TAP)
 
     assert "Plugin configuration is valid" in done.stdout
 
 
-def test_config_test_finds_a_wrong_key(project: MeltanoProject) -> None:
+def test_meltano_config_test_rejects_a_wrong_key(project: MeltanoProject) -> None:
     done = project.meltano("config", "test", TAP, check=False, TAP_COMETLY_API_KEY="wrong")
 
     assert done.returncode == 1
@@ -72,7 +70,7 @@ def test_config_test_finds_a_wrong_key(project: MeltanoProject) -> None:
 
 
 @pytest.mark.parametrize("date", ["2024-13-01", "2O24-01-01", "3 days ago", "03.04.2024"])
-def test_a_date_typo_reaches_the_tap_as_it_is_and_is_refused(
+def test_a_mistyped_date_reaches_the_tap_unchanged_and_is_rejected(
     project: MeltanoProject, space: Simulator, date: str
 ) -> None:
     done = project.run("target-jsonl", check=False, TAP_COMETLY_START_DATE=date)
@@ -82,7 +80,7 @@ def test_a_date_typo_reaches_the_tap_as_it_is_and_is_refused(
     assert space.requests == []
 
 
-def test_a_date_without_quotes_in_meltano_yml_is_a_date(project: MeltanoProject) -> None:
+def test_an_unquoted_date_in_meltano_yml_is_accepted(project: MeltanoProject) -> None:
     del project.settings["TAP_COMETLY_START_DATE"]
     project.edit_extractor(config={"start_date": dt.date(2024, 6, 1)})
     assert "start_date: 2024-06-01\n" in (project.folder / "meltano.yml").read_text("utf-8")
@@ -92,8 +90,8 @@ def test_a_date_without_quotes_in_meltano_yml_is_a_date(project: MeltanoProject)
     assert project.bookmark("target-jsonl") == FIRST_END
 
 
-def test_select_lists_the_fields_and_leaves_one_out(project: MeltanoProject) -> None:
-    project.meltano("select", TAP, "contacts", "*")  # a lone exclusion would deselect everything
+def test_meltano_select_lists_the_fields_and_excludes_one(project: MeltanoProject) -> None:
+    project.meltano("select", TAP, "contacts", "*")  # an exclusion alone deselects everything
     project.meltano("select", "--exclude", TAP, "contacts", "phone")
 
     listed = project.meltano("select", "--list", "--all", TAP).stdout
@@ -103,14 +101,14 @@ def test_select_lists_the_fields_and_leaves_one_out(project: MeltanoProject) -> 
     assert "[selected   ] contacts.email" in listed
 
 
-def test_invoke_about_is_what_the_tap_says(project: MeltanoProject) -> None:
-    told = json.loads(project.meltano("invoke", TAP, "--about", "--format=json").stdout)
+def test_meltano_invoke_prints_the_about_text_of_the_tap(project: MeltanoProject) -> None:
+    output = json.loads(project.meltano("invoke", TAP, "--about", "--format=json").stdout)
 
     for name in ("name", "description", "capabilities", "settings"):
-        assert told[name] == about()[name]
+        assert output[name] == about()[name]
 
 
-def test_state_can_be_read_and_set_back(project: MeltanoProject) -> None:
+def test_the_bookmark_can_be_rewound_with_meltano_state(project: MeltanoProject) -> None:
     state_id = f"dev:{TAP}-to-target-jsonl"
     project.run("target-jsonl")
     state = project.state(state_id)
@@ -123,12 +121,14 @@ def test_state_can_be_read_and_set_back(project: MeltanoProject) -> None:
     assert project.bookmark("target-jsonl") == "2024-06-03T04:00:00+00:00"
 
 
-def test_second_run_at_the_same_time_is_refused(project: MeltanoProject, space: Simulator) -> None:
+def test_a_second_run_at_the_same_time_is_rejected(
+    project: MeltanoProject, space: Simulator
+) -> None:
     space.faults.add("download", Stall(at=100))
-    with project.running("target-jsonl") as run_under_way:
-        space.wait_until_asked("download", timeout=60)
+    with project.running("target-jsonl") as first_run:
+        space.wait_for_requests("download", timeout=60)
         second = project.run("target-jsonl", check=False)
-        run_under_way.kill_tap()
+        first_run.kill_tap()
 
     assert second.returncode == 1
     assert "already running" in second.stdout + second.stderr
@@ -147,7 +147,7 @@ def test_plugin_yml_adds_the_tap_to_any_project(project: MeltanoProject) -> None
     assert "Plugin configuration is valid" in done.stdout
 
 
-def test_hub_definition_has_only_fields_that_the_hub_knows() -> None:
+def test_the_hub_definition_has_only_fields_that_the_hub_allows() -> None:
     command = ["-m", "tests.generate", "--hub", "acme", "https://example.com/acme/tap-cometly"]
     printed = yaml.safe_load(run([sys.executable, *command], cwd=CHECKOUT).stdout)
 
@@ -159,7 +159,7 @@ def test_hub_definition_has_only_fields_that_the_hub_knows() -> None:
     )
 
 
-def test_the_logo_is_a_square_that_refers_to_nothing_else() -> None:
+def test_the_logo_is_a_square_without_external_references() -> None:
     logo = (CHECKOUT / "docs" / "logo.svg").read_text("utf-8")
 
     drawn = ET.fromstring(logo)  # noqa: S314 - our own
@@ -167,7 +167,7 @@ def test_the_logo_is_a_square_that_refers_to_nothing_else() -> None:
     assert not re.search(r"href|script|url\(|data:", logo)
 
 
-def test_config_test_on_an_empty_space_calls_the_settings_invalid(
+def test_meltano_config_test_rejects_an_empty_space(
     project: MeltanoProject, space: Simulator
 ) -> None:
     space.reset(instant_space([]))
@@ -178,13 +178,13 @@ def test_config_test_on_an_empty_space_calls_the_settings_invalid(
     assert "Plugin configuration is invalid" in done.stdout + done.stderr
 
 
-def test_meltano_yml_is_as_its_schema_says() -> None:
+def test_meltano_yml_matches_its_schema() -> None:
     program = environment("check-jsonschema", CHECK_JSONSCHEMA) / "bin" / "check-jsonschema"
 
     run([program, "--builtin-schema", "vendor.meltano", CHECKOUT / "meltano.yml"])
 
 
-def test_singer_check_tap_finds_the_output_good(project: MeltanoProject, tmp_path: Path) -> None:
+def test_singer_check_tap_accepts_the_output(project: MeltanoProject, tmp_path: Path) -> None:
     messages = project.tap().stdout
     program = environment("singer-tools", SINGER_TOOLS) / "bin" / "singer-check-tap"
 
@@ -192,9 +192,3 @@ def test_singer_check_tap_finds_the_output_good(project: MeltanoProject, tmp_pat
 
     assert "The output is valid." in done.stdout
     assert "contacts" in done.stdout
-
-
-def test_packaged_postgres_serves_where_the_machine_has_none(tmp_path: Path) -> None:
-    with PostgresServer(packaged_programs()) as server:
-        isready = [str(packaged_programs() / "pg_isready"), "-h127.0.0.1", f"-p{server.port}"]
-        assert subprocess.run(isready, cwd=tmp_path, check=False).returncode == 0  # noqa: S603

@@ -26,11 +26,7 @@ def sync_twice(
     *,
     primary_key: bool = True,
 ) -> list[Contact]:
-    """Sync, change a contact, and sync again up to a later end.
-
-    Returns:
-        Who is in the Space then.
-    """
+    """Sync, change a contact, and sync again up to a later end; return the current contacts."""
     before = contact(CHANGED.id, CHANGED.created_at, name="as it was")
     space.space.add([before])
     pipe(project, postgres, primary_key=primary_key)
@@ -40,7 +36,7 @@ def sync_twice(
     return list({one.id: one for one in [*people, CHANGED]}.values())
 
 
-def test_second_pipe_goes_on_where_the_first_one_ended(
+def test_the_second_pipe_continues_from_the_bookmark_of_the_first(
     project: MeltanoProject, postgres: Postgres, space: Simulator, people: list[Contact]
 ) -> None:
     now = sync_twice(project, postgres, space, people)
@@ -50,7 +46,7 @@ def test_second_pipe_goes_on_where_the_first_one_ended(
     assert state["bookmarks"]["contacts"]["replication_key_value"] == SECOND_END
 
 
-def test_control_without_a_key_contacts_come_twice_and_that_is_seen(
+def test_without_a_primary_key_contacts_in_the_lookback_are_duplicated(
     project: MeltanoProject, postgres: Postgres, space: Simulator, people: list[Contact]
 ) -> None:
     now = sync_twice(project, postgres, space, people, primary_key=False)

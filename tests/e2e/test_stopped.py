@@ -1,11 +1,10 @@
-"""What each loader keeps of a stopped run: the table of docs/targets.md.
+"""Which windows a stopped run does not export again: the table in docs/targets.md.
 
-`python -m pytest -rP tests/e2e/test_stopped.py` prints the measured table with the rows.
+`python -m pytest -rP tests/e2e/test_stopped.py` prints the measured table.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from simulator.faults import Stall, Truncated
 from tests.e2e.conftest import at
 from tests.e2e.installed import CHECKOUT, clean_environment, plugin_program, run
+from tests.e2e.recipes import sections
 from tests.e2e.rows import until
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.e2e.destinations import Destination
     from tests.e2e.project import MeltanoProject
 
-TARGETS = CHECKOUT / "docs" / "targets.md"
+SECTION = sections(CHECKOUT / "docs" / "targets.md")["What a stopped run keeps"]
 ENDINGS = ("the tap fails", "SIGTERM to Meltano", "Ctrl-C")
 WINDOWS_READ = 8
 """Windows of one day; the run is stopped in the next one."""
@@ -34,9 +34,8 @@ LOADERS = ("duckdb", "postgres", "snowflake", "jsonl")
 
 
 def documented() -> dict[tuple[str, str], str]:
-    """The table of the page: what is kept, by loader and kind of stop."""
-    section = TARGETS.read_text("utf-8").partition("## What a stopped run keeps\n")[2]
-    lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    """The table of the page: the windows that are kept, by loader and ending."""
+    lines = [line for line in SECTION.splitlines() if line.startswith("|")]
     [header, _, *rows] = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {
         (row[0].split()[0].strip("`"), ending): cell
@@ -46,7 +45,7 @@ def documented() -> dict[tuple[str, str], str]:
 
 
 def kept(bookmark: str | None) -> str:
-    """What the next run does not read again."""
+    """The windows that the next run does not export again, as the table describes them."""
     if bookmark is None:
         return NOTHING
     return ALL if bookmark == LAST_READ else SOME
@@ -59,7 +58,7 @@ def destination(request: pytest.FixtureRequest) -> Destination | None:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_page_says_what_is_kept(
+def test_a_stopped_run_keeps_what_the_page_says(
     project: MeltanoProject,
     space: Simulator,
     people: list[Contact],
@@ -77,7 +76,7 @@ def test_the_page_says_what_is_kept(
         if ending == "the tap fails":
             code = run.wait()
         else:
-            space.wait_until_asked("download", WINDOWS_READ + 1, timeout=60)
+            space.wait_for_requests("download", WINDOWS_READ + 1, timeout=60)
             run.wait_until_idle()
             code = run.interrupt() if ending == "Ctrl-C" else run.terminate()
 
@@ -93,10 +92,10 @@ def test_the_page_says_what_is_kept(
 
 
 @pytest.mark.parametrize("loader", ["target-postgres", "target-snowflake"])
-def test_these_loaders_print_state_every_five_minutes(loader: str) -> None:
+def test_the_loader_prints_state_every_five_minutes(loader: str) -> None:
     code = "from singer_sdk import Target; print(Target._MAX_RECORD_AGE_IN_MINUTES)"
 
     printed = run([plugin_program(loader, "python"), "-c", code], env=clean_environment()).stdout
 
     assert float(printed) == 5
-    assert re.search(r"five minutes", TARGETS.read_text("utf-8"))
+    assert "five minutes" in SECTION

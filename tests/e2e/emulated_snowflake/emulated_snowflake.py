@@ -3,11 +3,11 @@
 The target loads every row through the user stage (`@~/…`), which fakesnow 0.12.1 lacks: PUT, then
 MERGE or COPY from a SELECT over the staged files, then REMOVE. This module adds them. PUT copies
 the target's files; MERGE and COPY keep the target's columns, casts, deduplication and join, and
-read a table of the staged lines instead of the stage. Other statements go to fakesnow, or are
-refused if they name the user stage.
+read a table of the staged lines instead of the stage. fakesnow runs all other statements; those
+that use the user stage are rejected.
 
-So the tests show that the tap's stream loads through the target's files and statements. They do not
-show that Snowflake accepts these: nothing here has talked to Snowflake, and the login is ignored.
+The tests show that the stream loads through the target's files and statements, but not that
+Snowflake accepts them: this was not tested with a real Snowflake, and the login is ignored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class UserStage:
     """The files of the user stage `@~`, in a folder, and the statements that use them."""
 
     def __init__(self, folder: Path) -> None:
-        """Start without files."""
         self._folder = folder
 
     def execute(
@@ -63,17 +62,14 @@ class UserStage:
         *args: Any,
         **kwargs: Any,
     ) -> Any:  # noqa: ANN401
-        """Run a statement: here if it is one of the few, else by fakesnow.
-
-        Returns:
-            The cursor, with the statement's result.
+        """Run a statement, here or in fakesnow; return the cursor with its result.
 
         Raises:
-            NotImplementedError: The statement needs the user stage in a way that is not emulated.
+            NotImplementedError: The statement uses the user stage in a way that is not emulated.
         """
         sql = command
         if isinstance(params, dict) and "%(" in sql:
-            sql, _ = cursor._rewrite_with_params(sql, params)  # noqa: SLF001 - as fakesnow itself does
+            sql, _ = cursor._rewrite_with_params(sql, params)  # noqa: SLF001 - as in fakesnow
         if match := _PUT.fullmatch(sql):
             return self._put(cursor, match)
         if match := _REMOVE.fullmatch(sql):
@@ -135,9 +131,7 @@ class UserStage:
         """Load the staged lines into a numbered table; return the name of its schema."""
         files = sorted(str(file) for file in self._staged(match).iterdir())
         schema = match["table"].rpartition(".")[0]
-        _fakesnow_execute(
-            cursor, f"use schema {schema}"
-        )  # fakesnow needs one; names stay qualified
+        _fakesnow_execute(cursor, f"use schema {schema}")  # fakesnow needs one
         cursor._duck_conn.execute(  # noqa: SLF001
             f"create or replace table {schema}.staged_lines as "  # noqa: S608
             "select row_number() over () as number, json as line "
@@ -147,7 +141,7 @@ class UserStage:
         return schema
 
     def _clear(self, cursor: Any, schema: str) -> Any:  # noqa: ANN401
-        """Drop the tables; the cursor keeps its result."""
+        """Drop the tables without changing the cursor's result."""
         for table in ("staged_lines", "staged_rows"):
             cursor._duck_conn.execute(f"drop table if exists {schema}.{table}")  # noqa: SLF001
         return cursor
@@ -165,7 +159,7 @@ def main() -> None:
             return stage.execute(cursor, command, *args, **kwargs)
 
         Cursor.execute = execute
-        # Not earlier: it imports functions that fakesnow replaces.
+        # Imported only now, because it imports functions that fakesnow replaces.
         from target_snowflake.target import (  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
             TargetSnowflake,
         )

@@ -1,6 +1,6 @@
 """Runs a query and prints its rows as a JSON list of objects.
 
-Runs in a loader's environment, which has the database's client: `python ask.py KIND LOCATION SQL`.
+Runs in a loader's virtualenv, which has the database's client: `python query.py KIND LOCATION SQL`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def connected(kind: str, location: str) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Run the query of the command line."""
+    """Run the query in the command-line arguments."""
     kind, location, sql = sys.argv[1:]
     with connected(kind, location) as connection:
         cursor = connection.cursor()

@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING
 from simulator.faults import Faults
 
 if TYPE_CHECKING:
-    from simulator.journal import Kind, Request
+    from simulator.request_log import Kind, Request
     from simulator.space import Space
 
 API_PREFIX = "/public-api/v1"
 
 
-class World:
-    """A Space and everything around it, without the servers.
+class ServerState:
+    """The state shared by the two servers.
 
     Attributes:
         space: The Space being served.
-        faults: Injected faults; none at first.
+        faults: The injected faults.
         requests: All requests in order of arrival, except `GET /simulator`.
-        stopping: Set when hanging requests must end.
+        stopping: Set to end hanging requests.
     """
 
     def __init__(self, space: Space, host: str, api_port: int, storage_port: int) -> None:
-        """Create a world without requests or faults."""
         self.space = space
         self.faults = Faults()
         self.requests: list[Request] = []
@@ -53,18 +52,18 @@ class World:
             self._arrival.notify_all()
 
     async def pause(self, seconds: float) -> None:
-        """Let time pass by the Space's clock."""
+        """Sleep by the Space's clock."""
         if self.space.sleep is None:
             await asyncio.sleep(seconds)
         else:
             self.space.sleep(seconds)
-            await asyncio.sleep(0.001)  # so that the client sees what was sent before
+            await asyncio.sleep(0.001)  # lets the event loop send what was written
 
-    def wait_until_asked(self, kind: Kind, count: int = 1, timeout: float = 10) -> None:
+    def wait_for_requests(self, kind: Kind, count: int = 1, timeout: float = 10) -> None:
         """Block until `count` requests of a kind have arrived.
 
         Raises:
-            TimeoutError: They did not arrive within `timeout` seconds.
+            TimeoutError: Fewer arrived within `timeout` seconds.
         """
 
         def arrived() -> bool:
@@ -72,13 +71,13 @@ class World:
 
         with self._arrival:
             if not self._arrival.wait_for(arrived, timeout):
-                message = f"fewer than {count} {kind} requests within {timeout} s"
+                message = f"fewer than {count} {kind} requests arrived within {timeout} s"
                 raise TimeoutError(message)
 
     def overview(self) -> dict[str, object]:
-        """The body of `GET /simulator`: the Space, requests by status, exports."""
+        """The JSON of `GET /simulator`: the Space, requests by status, exports."""
         space = self.space
-        answers = Counter((request.kind, request.status) for request in list(self.requests))
+        responses = Counter((request.kind, request.status) for request in list(self.requests))
         return {
             "space": {
                 "contacts": len(space.population),
@@ -90,13 +89,13 @@ class World:
             },
             "requests": [
                 {"kind": kind, "status": status, "count": count}
-                for (kind, status), count in answers.items()
+                for (kind, status), count in responses.items()
             ],
             "exports": [
                 {
                     "export_id": export.id,
-                    "start_date": export.order.start.isoformat(),
-                    "end_date": export.order.end.isoformat(),
+                    "start_date": export.request.start.isoformat(),
+                    "end_date": export.request.end.isoformat(),
                     "status": space.status(export),
                     "polls": export.polls,
                     "contacts": export.contacts,

@@ -1,4 +1,4 @@
-"""The log of requests and answers."""
+"""The log of requests and responses."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Kind = Literal["create", "poll", "download", "other"]
 
 @dataclass(eq=False)
 class Request:
-    """A request and its answer.
+    """A request and its response.
 
     Attributes:
         kind: `create`, `poll`, `download` or `other`.
-        time: Its arrival in Unix seconds, by the Space's clock.
+        time: Time of arrival in Unix seconds, by the Space's clock.
         method: The HTTP method.
-        path: The path, decoded, without the query.
-        query: The query, decoded.
+        path: The decoded path, without the query.
+        query: The decoded query.
         headers: The headers; names are case-insensitive.
-        json: The decoded JSON body; None without one.
-        export_id: The export it is about, or which it created.
-        start: Start of the export's window in UTC; None if unknown.
-        end: End of that window, likewise.
-        status: Status of the answer; None without an answer.
-        bytes_sent: Bytes of the body passed to the connection; the client may have read fewer.
-        said: The export status in the answer to a poll.
+        json: The decoded JSON body, if any.
+        export_id: The export that it created, polled or downloaded.
+        start: Start of the export's window in UTC, if known.
+        end: End of the export's window in UTC, if known.
+        status: Status of the response; None without a response.
+        bytes_sent: Bytes of the body that were sent; the client may have read fewer.
+        export_status: The export status in a poll response.
         fault: The name of the injected fault.
     """
 
@@ -46,10 +46,10 @@ class Request:
     end: datetime | None = None
     status: int | None = None
     bytes_sent: int = 0
-    said: str | None = None
+    export_status: str | None = None
     fault: str | None = None
 
     @property
     def window(self) -> timedelta:
-        """The elapsed time from `start` to `end`; zero if unknown."""
+        """The length of the export's window; zero if unknown."""
         return self.end - self.start if self.start and self.end else timedelta()
