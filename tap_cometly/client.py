@@ -168,8 +168,14 @@ class CometlyClient:
                 if status != HTTPStatus.TOO_MANY_REQUESTS or failure.is_permanent:
                     raise failure
                 raise RateLimited(failure.retry_after)
-            answer = _parse(read_body(response, _MAX_RESPONSE_BYTES, self._clock))
-        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            is_success = HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
+            try:
+                answer = _parse(read_body(response, _MAX_RESPONSE_BYTES, self._clock))
+            except RequestFailed as failure:
+                if not is_success:
+                    raise
+                raise _Unreadable(str(failure)) from None
+        if is_success:
             return _export_status(answer or {}, export_id)
         if status == HTTPStatus.NOT_FOUND and not is_create:
             raise ExportNotFound(_message(answer or {}) or "")
@@ -188,15 +194,17 @@ def _parse(body: bytes) -> dict[str, Any] | None:
 def _export_status(answer: Mapping[str, Any], export_id: int | None) -> ExportStatus:
     """Read a successful response; it must be for the export that was polled."""
     answered_id, status = answer.get("export_id"), answer.get("status")
-    is_completed = isinstance(status, str) and status.lower() == "completed"
-    url = (answer.get("download_url") or "") if is_completed else ""
+    url = answer.get("download_url") or ""
+    if isinstance(url, str):
+        REDACTOR.hide_url(url)
+    if not (isinstance(status, str) and status.lower() == "completed"):
+        url = ""
     if type(answered_id) is not int or not isinstance(status, str) or not isinstance(url, str):
         reason = "the response was not an export as Cometly documents it"
         raise _Unreadable(reason)
     if export_id not in (None, answered_id):
         reason = f"the response was for export {answered_id}, not {export_id}"
         raise _Unreadable(reason)
-    REDACTOR.hide_url(url)
     if url and not is_safe_url(url):
         message = (
             "Cometly's download_url is neither https nor http to localhost, so others could read "

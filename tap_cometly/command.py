@@ -161,7 +161,11 @@ def _checked(file: IO[str] | None, option: str) -> IO[str] | None:
     if file is None:
         return None
     content = _parse(file.buffer.read(), f"{option} file")  # type: ignore[attr-defined]
-    return None if content is None else io.StringIO(json.dumps(content))
+    if content is None:
+        return None
+    # Replaces lone surrogates, which could not be written.
+    text = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return io.StringIO(text)
 
 
 def _parse(content: bytes, what: str) -> dict[str, Any] | None:

@@ -391,13 +391,15 @@ class Exports:
             return None
         except ExportNotFound as missing:
             export.update_not_found(str(missing), polled_at)
-            return None
-        self._warn_about_unknown(answer.status)
-        export.update(answer, polled_at)
+            url = None
+        else:
+            self._warn_about_unknown(answer.status)
+            export.update(answer, polled_at)
+            url = answer.download_url
         if polled_at >= self._deadline(export):
             message = f"not completed after {duration(polled_at - self._counts_from(export))}"
             raise ExportFailed(message)
-        return answer.download_url
+        return url
 
     def _next_poll(self, export: Export) -> float:
         """When to poll an export; infinite while nothing depends on it."""

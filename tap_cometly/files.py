@@ -21,6 +21,7 @@ from tap_cometly.transport import (
     MAX_RETRY_SECONDS,
     READ_BYTES,
     READ_TIMEOUT_SECONDS,
+    TOO_SLOW,
     Backoff,
     HttpSession,
     RequestFailed,
@@ -50,7 +51,6 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 """A contact has a few hundred bytes; longer lines would use too much memory."""
 BLOCK_BYTES = 64 * 1024
 """Decompressed bytes in a block: larger ones do not fit the CPU cache and are slower."""
-_ABOUT_THE_FILE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WBITS = 31  # for zlib: with gzip's header and trailer
 
@@ -318,7 +318,7 @@ class Download:
             headers["If-Match"] = strong_etag
         response = self._get(self._url, headers)
         for _ in range(1, MAX_REFUSALS):
-            if not _is_refusal(response.status_code):
+            if not self._is_refusal(response.status_code):
                 break
             response.close()
             logger.info("Download URL refused (%d); requesting another", response.status_code)
@@ -332,6 +332,14 @@ class Download:
             raise
         return response
 
+    def _is_refusal(self, status: int) -> bool:
+        """Whether a status means that the URL is invalid or has expired."""
+        is_4xx = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        is_about_the_file = status == HTTPStatus.PRECONDITION_FAILED or (
+            status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self._position > 0
+        )
+        return is_4xx and not is_temporary(status) and not is_about_the_file
+
     def _check(self, response: requests.Response) -> None:
         """Check that a response starts at the right byte of the same file."""
         status = response.status_code
@@ -344,7 +352,7 @@ class Download:
                 raise _changed()
             self._length = self._position
             return
-        if _is_refusal(status):
+        if self._is_refusal(status):
             reason = (
                 f"its download failed at byte {self._position:,}: the storage refused "
                 f"{MAX_REFUSALS} download URLs in a row, the last with {status}"
@@ -385,6 +393,8 @@ class Download:
                 raise RequestFailed(INTERRUPTED)
             checksum = zlib.crc32(chunk, checksum)
             left -= len(chunk)
+            if self._backoff is not None and self._backoff.seconds_left(MAX_RETRY_SECONDS) <= 0:
+                raise RequestFailed(TOO_SLOW)
         if checksum != self._checksum:
             raise _changed()
 
@@ -399,12 +409,6 @@ class Download:
         message = "Download failed at byte %d (%s); retrying in %.1f s"
         logger.info(message, self._position, failure, delay)
         self._clock.sleep(delay)
-
-
-def _is_refusal(status: int) -> bool:
-    """Whether a status means that the URL is invalid or has expired."""
-    is_4xx = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return is_4xx and not is_temporary(status) and status not in _ABOUT_THE_FILE
 
 
 def _whole_length(response: requests.Response) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
@@ -67,16 +69,22 @@ class MessageWriter(MsgSpecWriter):
 def _write_all(lines: bytes) -> None:
     # Bypass Python's buffer, which does not report partial writes.
     stdout = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
-    rest = memoryview(lines)
+    done = 0
     try:
-        while rest:
-            written = stdout.write(rest)
+        while done < len(lines):
+            written = stdout.write(memoryview(lines)[done:])
             if written is None:  # a non-blocking pipe is full
                 select.select([], [stdout], [])
-            rest = rest[written or 0 :]
+            done += written or 0
     except BrokenPipeError:
         message = (
             "The target closed the pipe before the range was complete; check its log, then rerun "
             "the tap from the target's last state."
         )
         raise TapError(message) from None
+    except OSError:
+        # On a full disk, remove the part of a line; a pipe or device has no length to change.
+        with suppress(OSError):
+            end = stdout.seek(0, os.SEEK_CUR) - done + lines.rfind(b"\n", 0, done) + 1
+            stdout.truncate(end)
+        raise

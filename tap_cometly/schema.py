@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singer_sdk.singerlib import Catalog, Metadata, Schema
+from singer_sdk.singerlib import Catalog, Metadata, Schema, StreamMetadata
 from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL
 
 from tap_cometly.errors import TapError
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from singer_sdk.singerlib import CatalogEntry
 
-_KEYS = ("id", REPLICATION_KEY)
+PRIMARY_KEYS = ("id",)
+_KEYS = (*PRIMARY_KEYS, REPLICATION_KEY)
 
 
 def contacts_schema(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +129,9 @@ def _set_replication(entry: CatalogEntry, metadata: Mapping[str, Any]) -> None:
 
 def _follow_settings(entry: CatalogEntry, schema: Mapping[str, Any]) -> None:
     entry.schema.schema = None  # no `$schema`: see contacts_schema
+    entry.stream, entry.key_properties = STREAM, PRIMARY_KEYS
+    if () not in entry.metadata:  # the SDK selects nothing then, unless there is no metadata at all
+        entry.metadata[()] = StreamMetadata(selected=True)
     fields: dict[str, Schema] = entry.schema.properties or {}
     for name in (*_KEYS, *OPTIONAL_FIELDS):
         breadcrumb = ("properties", name)

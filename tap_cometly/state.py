@@ -62,6 +62,17 @@ def read_state(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def warn_about_future_bookmark(given: Any, now: datetime) -> None:  # noqa: ANN401 - any JSON
+    """Log a warning if the bookmark is in the future; invalid states are rejected elsewhere."""
+    try:
+        value = given.get("singer_state", given)["bookmarks"][STREAM]["replication_key_value"]
+    except (AttributeError, KeyError, TypeError):
+        return
+    bookmark = read_instant(value, UTC) if isinstance(value, str) else None
+    if bookmark is not None and bookmark > now:
+        logger.warning("The bookmark is in the future: %s", format_utc(bookmark))
+
+
 class WindowStateManager(StreamStateManager):
     """The SDK's state manager, with a bookmark that only finished windows move.
 

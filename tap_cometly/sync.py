@@ -65,17 +65,13 @@ def windows_of_contacts(
     progress = Progress(*sync, settings.zone, clock.monotonic())
     logger.info("%s", progress.opening())
     plan = WindowPlan(*sync, settings.zone, settings.window_seconds)
-    exports = _exports(plan, settings, clock)
+    client, storage = CometlyClient(settings, clock), Storage(settings.user_agent, clock)
+    exports = Exports(plan, client, storage, clock, settings)
     for export in exports:
         yield export.window, _contacts(export, reader)
         now, left = clock.monotonic(), exports.windows_left
         logger.info("%s", progress.window_done(export.window, export.contacts, now, left))
     logger.info("%s", progress.closing(clock.monotonic()))
-
-
-def _exports(plan: WindowPlan, settings: Settings, clock: Clock) -> Exports:
-    client = CometlyClient(settings, clock)
-    return Exports(plan, client, Storage(settings.user_agent, clock), clock, settings)
 
 
 def _contacts(export: Export, reader: ContactReader) -> Iterator[list[Struct]]:
@@ -97,6 +93,7 @@ def newest_first(
         As `windows_of_contacts`, but newest steps first.
     """
     settings = replace(settings, max_concurrent_exports=1)
+    client, storage = CometlyClient(settings, clock), Storage(settings.user_agent, clock)
     now = datetime.fromtimestamp(clock.now(), UTC)
     end, days = settings.end_date, 1
     while True:
@@ -112,6 +109,6 @@ def newest_first(
         if step is None:
             return
         plan = WindowPlan(*step, settings.zone, LONGER_THAN_ANY_RANGE_SECONDS)
-        for export in _exports(plan, settings, clock):
+        for export in Exports(plan, client, storage, clock, settings):
             yield export.window, _contacts(export, reader)
         end, days = step[0], days * 10

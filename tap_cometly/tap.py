@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Tap
 from singer_sdk import typing as th
-from singer_sdk.exceptions import MapExpressionError, StreamMapConfigError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from typing_extensions import override
 
@@ -33,9 +32,9 @@ from tap_cometly.settings import (
     warn_about_unknown,
 )
 from tap_cometly.signals import StopRequest, blocked
-from tap_cometly.state import read_state
+from tap_cometly.state import read_state, warn_about_future_bookmark
 from tap_cometly.streams import ContactsStream
-from tap_cometly.times import SystemClock, format_utc
+from tap_cometly.times import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,6 +164,7 @@ class TapCometly(Tap):
         *,
         config: dict[str, Any] | None = None,
         catalog: dict[str, Any] | None = None,
+        state: dict[str, Any] | None = None,
         parse_env_config: bool = False,
         validate_config: bool = True,
         clock: Clock | None = None,
@@ -176,6 +176,7 @@ class TapCometly(Tap):
         Args:
             config: The settings as JSON values.
             catalog: A given catalog as JSON.
+            state: A given state as JSON.
             parse_env_config: Whether the environment's settings override them.
             validate_config: Whether invalid settings are an error; discovery tolerates them.
             clock: Tells the time, and waits; the machine's by default.
@@ -190,6 +191,9 @@ class TapCometly(Tap):
         self.stop = stop or StopRequest()
         self._settings: Settings | None = None
         self.append_builtin_config(self.config_jsonschema)
+        if validate_config:
+            warn_about_unknown(config or {}, os.environ, self.config_jsonschema)
+            warn_about_future_bookmark(state, self._now())
         merged = dict(config or {})
         if parse_env_config:
             merged |= from_environment(self.config_jsonschema, os.environ)
@@ -197,7 +201,6 @@ class TapCometly(Tap):
         if isinstance(api_key := settings.get("api_key"), str) and api_key:
             REDACTOR.hide_key(api_key)
         if validate_config:
-            warn_about_unknown(settings, os.environ, self.config_jsonschema)
             warn_about_future_start(settings, self._now())
             check_against_schema(settings, self.config_jsonschema)
             user_agent = f"{self.name}/{self.plugin_version}"
@@ -207,6 +210,7 @@ class TapCometly(Tap):
                 super().__init__(
                     config=settings,
                     catalog=None if catalog is None else read_catalog(catalog, settings),
+                    state=state,
                     validate_config=False,
                     message_writer=MessageWriter(self.stop),
                     **kwargs,
@@ -227,7 +231,7 @@ class TapCometly(Tap):
     def setup_mapper(self) -> None:
         try:
             super().setup_mapper()
-        except (MapExpressionError, StreamMapConfigError) as error:
+        except Exception as error:  # noqa: BLE001 - an expression can raise anything
             schema = contacts_schema(self.config)
             raise TapError(
                 describe_map_failure(self.config, ContactsStream.name, schema, error)
@@ -244,9 +248,6 @@ class TapCometly(Tap):
         for stream in self.streams.values():
             if isinstance(stream, ContactsStream) and stream.is_incremental:
                 stream.state_manager.read_bookmark()
-                bookmark = stream.state_manager.bookmark
-                if bookmark is not None and bookmark > self._now():
-                    self.logger.warning("The bookmark is in the future: %s", format_utc(bookmark))
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.now(), UTC)

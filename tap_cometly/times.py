@@ -21,6 +21,7 @@ LONGER_THAN_ANY_RANGE_SECONDS = 300 * 366 * DAY_SECONDS
 
 _EARLIEST, _LATEST = datetime(2, 1, 1), datetime(9998, 12, 31)  # noqa: DTZ001
 """Dates are clamped to these: a year within `datetime`'s limits, so that no offset overflows."""
+_END_OF_DAY = re.compile(r"(?<=[T ])24(?=(:?00){0,2}([.,]0+)?(Z|[+-].*)?$)")
 _STARTS_WITH_DATE = re.compile(
     r"(\d{4}-?\d{2}-?\d{2}|\d{4}-?W(?!00)\d{2}-?\d|\d{4}-?\d{3}(?!\d))[^/]*"
 )
@@ -70,6 +71,7 @@ def read_instant(text: str, zone: tzinfo) -> datetime | None:
     # `pendulum.parse` also accepts "now" and intervals, and reads "2024" and "2024-01" as dates.
     if not _STARTS_WITH_DATE.fullmatch(text):
         return None
+    text, is_end_of_day = _END_OF_DAY.subn("00", text.upper().replace("\u2212", "-"))
     import pendulum  # noqa: PLC0415 - a fifth of the start-up time, and discovery reads no dates
 
     try:
@@ -80,6 +82,7 @@ def read_instant(text: str, zone: tzinfo) -> datetime | None:
         if isinstance(moment, datetime):
             wall = datetime.combine(moment.date(), moment.time().replace(microsecond=0))
             zone = moment.tzinfo or zone
+        wall += timedelta(days=is_end_of_day)
         return first_instant(min(max(wall, _EARLIEST), _LATEST), zone)
     except (ValueError, OverflowError):  # no such day, hour or offset
         return None

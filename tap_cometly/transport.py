@@ -45,6 +45,7 @@ MAX_RETRY_SECONDS = 15 * 60
 MAX_RETRY_AFTER_SECONDS = HOUR_SECONDS
 """A server that asks to wait longer ends the run."""
 INTERRUPTED = "the connection was interrupted"
+TOO_SLOW = "the response took too long"
 _MAX_DELAY_SECONDS = 60
 
 _HOST_AND_PORT = re.compile(r"(\[[^][@]*\]|[^][@:]*)(:\d*)?")
@@ -90,11 +91,15 @@ class Backoff:
             max_seconds: How long to keep retrying.
         """
         self._failures += 1
-        left = self._started + max_seconds - self._clock.monotonic()
+        left = self.seconds_left(max_seconds)
         if failure.is_permanent or left <= 0:
             return None
         delay = min(backoff.full_jitter(next(self._exponential)), left)
         return max(delay, failure.retry_after or 0)
+
+    def seconds_left(self, max_seconds: float) -> float:
+        """What is left of the time to keep retrying."""
+        return self._started + max_seconds - self._clock.monotonic()
 
     def explain(self, failure: RequestFailed, check: str) -> str:
         """Why there is no other attempt, and what to do."""
@@ -333,8 +338,7 @@ def read_body(response: requests.Response, max_bytes: int, clock: Clock) -> byte
         if len(body) > max_bytes:
             return b""
         if clock.monotonic() > deadline:
-            reason = "the response took too long"
-            raise RequestFailed(reason)
+            raise RequestFailed(TOO_SLOW)
     return body
 
 

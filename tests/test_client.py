@@ -320,12 +320,24 @@ def test_a_call_gives_up_after_15_minutes(poll: Call, fault: Fault) -> None:
     assert poll.with_faults(then=fault).seconds() == pytest.approx(RETRY_SECONDS, abs=1)
 
 
-def test_a_call_with_slow_responses_gives_up_after_15_minutes(call: Call) -> None:
-    assert RETRY_SECONDS <= call.with_faults(then=Drip(5)).seconds() < RETRY_SECONDS + 120
+def test_a_call_with_slow_responses_gives_up_after_15_minutes(poll: Call) -> None:
+    assert RETRY_SECONDS <= poll.with_faults(then=Drip(5)).seconds() < RETRY_SECONDS + 120
 
 
-def test_a_create_with_invalid_responses_is_attempted_three_times(create: Call) -> None:
-    assert len(create.with_faults(then=Respond(200, b"<html>")).requests()) == 3
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Respond(200, b"<html>"),
+        Respond(202, b"{}", {"Content-Encoding": "gzip"}),
+        Respond(202, b"{", {"Content-Length": "50"}),
+        Drip(5),
+    ],
+    ids=repr,
+)
+def test_a_create_with_unreadable_responses_is_attempted_three_times(
+    create: Call, fault: Fault
+) -> None:
+    assert len(create.with_faults(then=fault).requests()) == 3
 
 
 def test_the_first_call_gives_up_after_a_minute_without_a_response(call: Call) -> None:

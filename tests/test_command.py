@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -202,6 +203,14 @@ def test_the_error_names_an_unreadable_config_file(command: Command, path: str, 
     assert result.last_line.startswith(why)
 
 
+def test_lone_surrogates_in_a_state_do_not_matter(command: Command) -> None:
+    state = json.dumps({"bookmarks": {**STATE["bookmarks"], "deals": {"x": "\ud800"}}})
+
+    result = command(*arguments(state=state.encode()))
+
+    assert (result.exit_code, '"STATE"' in result.stdout) == (0, True)
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"null", b"{}"])
 def test_an_empty_state_file_means_no_state(command: Command, content: bytes) -> None:
     result = command(*arguments(state=content))
@@ -332,6 +341,25 @@ def test_a_closed_stdout_exits_with_1_and_a_one_line_error() -> None:
     assert result.stderr.splitlines()[-1].endswith(
         "| stdout is closed; run the tap with a target or redirect its output."
     )
+
+
+def test_a_file_on_a_full_disk_ends_with_a_whole_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    with (tmp_path / "stdout").open("w", encoding="utf-8") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        writer = MessageWriter(StopRequest())
+        writer.write_lines(b"a\n")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                writer.write_lines(b"a line of 21 letters\n" * 1000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert (tmp_path / "stdout").read_bytes() == b"a\n" + b"a line of 21 letters\n" * 47
 
 
 def test_writing_waits_for_a_full_non_blocking_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

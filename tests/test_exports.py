@@ -422,6 +422,14 @@ class TestFailures:
         failed = cometly.jobs[2].polls[-1]
         assert cometly.jobs[1].polls.count(failed) == 1
 
+    def test_an_export_that_is_not_found_is_polled_with_pauses_until_its_timeout(self) -> None:
+        cometly = FakeCometly("vanished", seconds=0.1)
+
+        list(cometly.exports(days=1, export_timeout_seconds=20))
+
+        assert cometly.created() == [0, pytest.approx(20, abs=1)]
+        assert len(cometly.jobs[0].polls) < 10
+
     def test_retries_and_splits_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         list(FakeCometly("failed", "failed").exports(days=1))
 

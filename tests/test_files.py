@@ -43,7 +43,7 @@ from simulator.faults import (
 )
 from simulator.files import FileLayout
 from tap_cometly.errors import FileError, LineError, UrlRefused
-from tap_cometly.files import BLOCK_BYTES, Storage, fast_zlib
+from tap_cometly.files import BLOCK_BYTES, Block, Storage, fast_zlib
 from tests.conftest import VirtualClock, World, contact
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from simulator import Simulator
-    from tap_cometly.files import Block, ExportFile
+    from tap_cometly.files import ExportFile
 
 DAY = datetime(2024, 6, 1, tzinfo=UTC)
 PEOPLE = [
@@ -315,6 +315,12 @@ def test_a_block_ends_where_a_line_ends(file: StoredFile, size: int) -> None:
     assert [block.line_count for block in blocks] == [b.lines.count(b"\n") for b in blocks]
     numbers = [range(block.first_line, block.first_line + block.line_count) for block in blocks]
     assert list(itertools.chain(*numbers)) == list(range(1, 23))
+
+
+def test_a_last_line_without_a_newline_is_counted(file: StoredFile) -> None:
+    blocks = file.with_faults(plain(b"a", b"b", last_newline=False)).blocks(BLOCK_BYTES)
+
+    assert blocks == [Block(b"a\n", 1, 1), Block(b"b\n", 2, 1)]
 
 
 @pytest.mark.parametrize("is_plain", [True, False])
@@ -649,6 +655,17 @@ def test_a_new_byte_restarts_the_15_minutes(file: StoredFile) -> None:
     assert file.clock.monotonic() - started > RETRY_SECONDS
 
 
+def test_bytes_already_read_that_arrive_slowly_do_not_restart_the_15_minutes(
+    file: StoredFile,
+) -> None:
+    started = file.clock.monotonic()
+
+    error = file.with_faults(NoRanges(), Cut(80), then=Drip(30)).error()
+
+    assert "at byte 80: the response took too long" in str(error)
+    assert file.clock.monotonic() - started < RETRY_SECONDS + 120
+
+
 def test_a_byte_already_read_does_not_restart_the_15_minutes(file: StoredFile) -> None:
     assert "at byte 40" in str(file.with_faults(NoRanges(), Cut(40), then=Cut(40)).error())
 
@@ -712,6 +729,25 @@ def test_another_failure_resets_the_count_of_refused_urls(file: StoredFile) -> N
     file.with_faults(Expired(), Expired(), Throttled(), Expired(), Expired())
 
     assert file.read() == file.lines
+
+
+def test_a_416_to_a_request_without_a_range_is_a_refused_url(file: StoredFile) -> None:
+    assert file.with_faults(Respond(416)).read() == file.lines
+    assert file.urls == 2
+
+
+def test_a_416_without_content_range_is_an_error() -> None:
+    with (
+        RawServer(ok(b'{"id', 'ETag: "a"', length=9), response("416 No")) as server,
+        pytest.raises(FileError, match="its file changed"),
+    ):
+        server.read()
+
+
+def test_the_rest_is_requested_from_a_replaced_url_too(file: StoredFile) -> None:
+    file.with_faults(Cut(40), Expired()).read()
+
+    assert file.statuses == [200, 403, 206]
 
 
 def test_a_temporary_failure_does_not_replace_the_url(file: StoredFile) -> None:

@@ -113,6 +113,31 @@ def test_a_catalog_without_contacts_is_rejected(world: World, given: dict[str, A
     assert run.output == b""
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metadata": None},
+        {"metadata": []},
+        {"metadata": [{"breadcrumb": ["properties", "email"], "metadata": {"selected": True}}]},
+        {"key_properties": None},
+        {"key_properties": []},
+        {"key_properties": ["email"]},
+        {"stream": "people"},
+    ],
+    ids=repr,
+)
+def test_a_catalog_with_missing_or_other_keys_selects_every_field_under_the_streams_own_key(
+    world: World, catalog: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    entry = {**catalog["streams"][0], **changes}
+    entry = {name: value for name, value in entry.items() if value is not None}
+
+    run = world.sync(catalog={"streams": [entry]}, **A_DAY)
+
+    assert run.of_type("SCHEMA") == world.sync(**A_DAY).of_type("SCHEMA")
+    assert run.records == world.sync(**A_DAY).records
+
+
 # Schemas.
 
 

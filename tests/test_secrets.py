@@ -293,6 +293,7 @@ def lines(*raw: bytes) -> Layout:
     return Layout(FileLayout(lines=raw))
 
 
+OTHER_URL = "https://a.example/file?token=Sirius-token-of-a-url"
 FAULTS: list[tuple[Endpoint, Fault]] = [
     ("create", ServerError(500, f"<p>{SECRET_KEY}</p>")),
     ("create", Refuse(403, "Who is this?", echo=True)),
@@ -303,6 +304,18 @@ FAULTS: list[tuple[Endpoint, Fault]] = [
     ("poll", Refuse(404, echo=True)),
     ("poll", Respond(302, b"", {"Location": f"https://a.example/?{SECRET_KEY}"})),
     ("create", ExportFails(f"Failed for Bearer {SECRET_KEY}")),
+    (
+        "poll",
+        Respond(
+            200,
+            {
+                "export_id": 1,
+                "status": "failed",
+                "download_url": OTHER_URL,
+                "message": f"Cannot write {OTHER_URL}.",
+            },
+        ),
+    ),
     ("create", ExportStuck(f"stuck with {SECRET_KEY}")),
     ("create", UnknownStatus(f"waiting for {SECRET_KEY}")),
     ("create", CompletedWithoutUrl()),

@@ -181,6 +181,10 @@ def test_the_error_names_an_invalid_part_of_batch_config(
             {"stream_maps": {"contacts": {"__alias__": "x", "email": "1 +"}}},
             "The stream map contacts.email = '1 +' failed (SyntaxError); correct the expression.",
         ),
+        (
+            {"stream_maps": {"contacts": {"x": ""}}},
+            "The stream map contacts.x = '' failed (IndexError); correct the expression.",
+        ),
     ],
 )
 def test_the_error_names_an_invalid_sdk_setting(settings: dict[str, Any], start: str) -> None:
@@ -328,6 +332,18 @@ def test_unknown_settings_and_variables_log_warnings_before_a_rejection(
         "setting 'qqq'",
         "setting 'start_dat'; did you mean 'start_date'?",
     ]
+
+
+def test_an_unknown_variable_logs_a_warning_before_another_one_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TAP_COMETLY_WINDOW_DAY", "1")
+    monkeypatch.setenv("TAP_COMETLY_STREAM_MAPS", "{bad")
+
+    with pytest.raises(TapError, match="'stream_maps'"):
+        TapCometly(config=REQUIRED, parse_env_config=True)
+
+    assert "'TAP_COMETLY_WINDOW_DAY'" in warnings(caplog)[0]
 
 
 def test_known_variables_log_no_warning(

@@ -143,12 +143,14 @@ def test_an_invalid_state_is_rejected_before_output_and_requests(
     assert (run.output, world.simulator.requests) == (b"", [])
 
 
+@pytest.mark.parametrize("settings", [{}, {"lookback_days": -1}], ids=["valid", "rejected"])
 def test_a_bookmark_in_the_future_logs_a_warning(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, settings: dict[str, Any]
 ) -> None:
-    world.sync(state_at(format_utc(NOON + DAY)))
+    world.sync(state_at(format_utc(NOON + DAY)), **settings)
 
-    assert "The bookmark is in the future: 2024-07-02T12:00:00+00:00" in caplog.messages
+    warning = "The bookmark is in the future: 2024-07-02T12:00:00+00:00"
+    assert caplog.messages.count(warning) == 1
 
 
 # Starting from a bookmark.

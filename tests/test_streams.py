@@ -265,11 +265,11 @@ class TestMaps:
 class TestBatch:
     """With `batch_config`, contacts are in files that BATCH messages list."""
 
-    def sync(self, world: World, folder: Path, **settings: Any) -> Run:
+    def sync(self, world: World, folder: Path, batch_size: float = 10, **settings: Any) -> Run:
         batch_config = {
             "encoding": {"format": "jsonl", "compression": "gzip"},
             "storage": {"root": folder.as_uri()},
-            "batch_size": 10,
+            "batch_size": batch_size,
         }
         return world.sync(batch_config=batch_config, **settings)
 
@@ -294,6 +294,15 @@ class TestBatch:
         assert [message["type"] for message in run.messages] == [
             "SCHEMA", "BATCH", "BATCH", "BATCH", "STATE", "BATCH", "STATE",
         ]  # fmt: skip
+
+    def test_the_batch_size_may_be_written_with_a_fraction_of_zero(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        world.fill(contacts_every(HOUR, JUNE, JUNE + DAY / 2))
+
+        run = self.sync(world, tmp_path, end_date="2024-06-02T00:00:00Z", batch_size=10.0)
+
+        assert [len(self.read(batch)) for batch in run.of_type("BATCH")] == [10, 3]
 
     def test_a_failed_window_does_not_move_the_bookmark(self, world: World, tmp_path: Path) -> None:
         world.fill(contacts_every(HOUR, JUNE + HOUR, JUNE + 4 * DAY))

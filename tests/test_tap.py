@@ -12,6 +12,7 @@ from singer_sdk.testing import SuiteConfig, get_tap_test_class
 from syrupy.extensions.json import JSONSnapshotExtension
 
 from simulator import Population, Simulator, Space
+from simulator.faults import Reset
 from tap_cometly.tap import TapCometly
 from tests.conftest import API_KEY, DAY, HOUR, JUNE, NOON, contact
 
@@ -79,6 +80,21 @@ def test_connection_test_searches_for_the_newest_contact_in_steps_that_grow_tenf
     assert [round((end - start) / DAY) for start, end in world.windows()] == days
     assert len(world.requests("download")) == len(days)
     assert caplog.messages[-1] == "Test passed: the settings work, and a contact was read"
+
+
+def test_connection_test_emits_the_first_contact_that_the_stream_map_keeps(world: World) -> None:
+    world.fill([contact(number, NOON - HOUR) for number in (1, 2, 3)])
+    keep_two = {"contacts": {"__filter__": "id == 2"}}
+
+    run = world.sync(act=TapCometly.run_connection_test, stream_maps=keep_two)
+
+    assert [record["id"] for record in run.records] == [2]
+
+
+def test_connection_test_survives_an_outage_after_its_first_step(world: World) -> None:
+    world.simulator.faults.add("create", Reset(), times=8, after=1)
+
+    assert world.sync(act=TapCometly.run_connection_test).error is None
 
 
 def test_connection_test_passes_for_a_range_without_contacts(
