@@ -59,6 +59,29 @@ def write_jsonl(
         yield [_store(bytes(lines), batch_config, f"{prefix}-{number + 1}")]
 
 
+def explained(batches: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The batches of the SDK's writer, with an error of a library explained.
+
+    Yields:
+        The batches.
+
+    Raises:
+        TapError: A file could not be written.
+    """
+    try:
+        yield from batches
+    except TapError:
+        raise
+    except Exception as error:  # noqa: BLE001 - libraries raise their own
+        why = str(error) if isinstance(error, (ImportError, OSError)) else ""
+        raise _not_written(why, error) from None  # other messages may quote a contact
+
+
+def _not_written(why: str, error: Exception) -> TapError:
+    why = why or type(error).__name__
+    return TapError(f"A batch file could not be written: {why}; check the setting 'batch_config'.")
+
+
 def _store(lines: bytes, batch_config: BatchConfig, name: str) -> str:
     """Write a file and return its URL.
 
@@ -70,8 +93,6 @@ def _store(lines: bytes, batch_config: BatchConfig, name: str) -> str:
     try:
         with batch_config.storage.open(filename, "wb") as file:
             file.write(gzip.compress(lines) if compressed else lines)
-    except (OSError, ImportError, ValueError) as error:  # no such folder, package or protocol
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        message = f"A batch file could not be written: {why}; check the setting 'batch_config'."
-        raise TapError(message) from None
+    except Exception as error:  # noqa: BLE001 - storage libraries raise their own
+        raise _not_written(getattr(error, "strerror", None) or str(error), error) from None
     return batch_config.storage.get_url(filename)

@@ -32,8 +32,8 @@ ALWAYS_IN_FLIGHT = 2
 FIRST_POLL_SECONDS = 1
 """From the creation of an export to its first poll: small ones are completed at once."""
 POLL_SHARE = 0.25
-"""Delay before the next poll, as a share of the export's age: it is seen completed 25 % late at
-most."""
+"""Delay before the next poll, as a share of the export's age: completion is noticed at most 25%
+late."""
 MIN_POLL_SECONDS = 2.5
 MIN_OTHER_POLL_SECONDS = 5
 """For exports other than the one to read next."""
@@ -320,7 +320,7 @@ class Exports:
                 raise ExportFailed(refusal.reason, can_retry=False)
             raise refusal
         logger.info(
-            "%s: create refused (%d) with %d exports in flight; retrying when they are done",
+            "%s: create refused (%d); exports in flight: %d; retrying when there are fewer",
             export,
             refusal.status,
             len(others),
@@ -466,7 +466,7 @@ class Exports:
             self._queue[place : place + 1] = [Export(half) for half in halves]
         elif place == 0:
             message = (
-                f"{export}: {failure}; {retried}rerun the tap later, and if it fails again "
+                f"{export}: {failure}; {retried}rerun the tap later, and if it fails again, "
                 "contact Cometly's support."
             )
             raise ExportError(message)

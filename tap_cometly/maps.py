@@ -46,9 +46,10 @@ def describe_map_failure(
                     stream_map.transform(dict(record))
         except Exception as found:  # noqa: BLE001 - an expression can raise anything
             kind = type(found.__cause__ or found).__name__
+            hint = ', and let it handle null, as in "md5(email) if email else None"'
             return (
                 f"The stream map {name}.{prop} = {expression!r} failed ({kind}); correct the "
-                'expression. Fields may be null, as in "md5(email) if email else None".'
+                f"expression{'' if record is None else hint}."
             )
     why = kind if record is not None else str(error).rstrip(".")
     return f"The setting 'stream_maps' is invalid: {why}; check its keys and values."

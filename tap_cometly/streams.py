@@ -19,7 +19,7 @@ from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE
 from singer_sdk.singerlib.encoding.simple import StateMessage
 from typing_extensions import override
 
-from tap_cometly.batches import write_jsonl
+from tap_cometly.batches import explained, write_jsonl
 from tap_cometly.contacts import WINDOW_FIELDS, ContactReader, RecordLines, to_record
 from tap_cometly.errors import TapError
 from tap_cometly.maps import describe_map_failure
@@ -177,7 +177,7 @@ class ContactsStream(Stream):
                     yield record
                     self.logger.info("Test passed: the settings work, and a contact was read")
                     return
-        self.logger.info("Test passed: the settings work; the range has no contacts")
+        self.logger.info("Test passed: the settings work; the range has no contacts to emit")
 
     @override
     def get_record_counter(self, **kwargs: Any) -> Counter:
@@ -240,16 +240,9 @@ class ContactsStream(Stream):
             raise TapError(message)
         with self.get_record_counter() as counter:
             for window, blocks in self._windows():
-                try:
-                    contacts = _counted(blocks, counter)
-                    for manifest in self._batch_files(window, contacts, batch_config):
-                        yield batch_config.encoding, manifest
-                except ImportError as error:  # such as pyarrow, for parquet
-                    message = (
-                        f"A batch file could not be written: {error}; check the setting "
-                        "'batch_config'."
-                    )
-                    raise TapError(message) from None
+                contacts = _counted(blocks, counter)
+                for manifest in self._batch_files(window, contacts, batch_config):
+                    yield batch_config.encoding, manifest
 
     def _batch_files(
         self, window: Window, contacts: Iterator[list[Struct]], batch_config: BatchConfig
@@ -258,7 +251,8 @@ class ContactsStream(Stream):
         name = f"{self.tap_name}--{self.name}"
         if batch_config.encoding.format != "jsonl":
             records = chain.from_iterable(self._mapped_records(window, contacts))
-            return Batcher(self.tap_name, self.name, batch_config).get_batches(records)
+            batches = Batcher(self.tap_name, self.name, batch_config).get_batches(records)
+            return explained(batches)
         if self._can_write_blocks():
             lines = RecordLines(self.name, self._window_fields(window))
             return write_jsonl(contacts, lines.encode_records, batch_config, name)

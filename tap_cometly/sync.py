@@ -111,4 +111,4 @@ def newest_first(
         plan = WindowPlan(*step, settings.zone, LONGER_THAN_ANY_RANGE_SECONDS)
         for export in Exports(plan, client, storage, clock, settings):
             yield export.window, _contacts(export, reader)
-        end, days = step[0], days * 10
+        end, days = step[0], min(days * 10, 100_000)  # 100,000 days reach back beyond 1900

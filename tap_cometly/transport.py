@@ -86,8 +86,8 @@ class Backoff:
         """Seconds until the next attempt; None if there should be none.
 
         Args:
-            failure: Why the last attempt failed. If the server asks to wait, there is another
-                attempt after that, even if it is then too late for others.
+            failure: Why the last attempt failed. If the server asks to wait, the next attempt
+                comes after that wait, even if it ends after `max_seconds`.
             max_seconds: How long to keep retrying.
         """
         self._failures += 1

@@ -157,8 +157,8 @@ BUGS = [
     Bug(
         "rest of a partial write to stdout is dropped",
         "messages",
-        "rest = rest[written or 0 :]",
-        "rest = rest[len(rest) :]",
+        "done += written or 0",
+        "done = len(lines)",
         "signals",
     ),
     Bug(
@@ -215,7 +215,7 @@ BUGS = [
     Bug(
         "unknown settings are ignored silently",
         "tap",
-        "warn_about_unknown(settings, os.environ, self.config_jsonschema)",
+        "warn_about_unknown(config or {}, os.environ, self.config_jsonschema)",
         "pass",
         "settings command tap",
     ),

@@ -137,7 +137,8 @@ class FakeCometly:
         if job.outcome in ("failed", "vanished"):
             self._unread.discard((job.start, job.end))
         if job.outcome == "vanished":
-            raise ExportNotFound
+            message = "Deleted."
+            raise ExportNotFound(message)
         if job.outcome == "failed":
             return ExportStatus(export_id, "failed", None, "Query failed.")
         times = [JUNE + timedelta(seconds=second) for second in (job.created, job.ends)]
@@ -384,7 +385,7 @@ class TestFailures:
 
         assert str(error.value) == (
             "Export 2 of 2024-06-01T00:00:00+00:00 to 2024-06-01T01:00:00+00:00: failed: "
-            '"Query failed."; retry failed too; rerun the tap later, and if it fails again '
+            '"Query failed."; retry failed too; rerun the tap later, and if it fails again, '
             "contact Cometly's support."
         )
 
@@ -430,11 +431,16 @@ class TestFailures:
         assert cometly.created() == [0, pytest.approx(20, abs=1)]
         assert len(cometly.jobs[0].polls) < 10
 
-    def test_retries_and_splits_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        list(FakeCometly("failed", "failed").exports(days=1))
+    @pytest.mark.parametrize(
+        ("outcome", "reason"),
+        [("failed", 'failed: "Query failed."'), ("vanished", 'not found: "Deleted."')],
+    )
+    def test_retries_and_splits_are_logged(
+        self, caplog: pytest.LogCaptureFixture, outcome: str, reason: str
+    ) -> None:
+        list(FakeCometly(outcome, outcome).exports(days=1))
 
         export = "of 2024-06-01T00:00:00+00:00 to 2024-06-02T00:00:00+00:00"
-        reason = 'failed: "Query failed."'
         assert caplog.messages == [
             f"Export 1 {export}: {reason}; retrying",
             f"Export 2 {export}: {reason}; retry failed too; splitting the window",

@@ -408,6 +408,18 @@ def test_a_stalled_download_is_resumed(running_simulator: Simulator, at: int) ->
     assert file.with_faults(Stall(at), Stall(at)).read() == file.lines
 
 
+def test_the_log_says_where_and_why_a_download_was_interrupted(
+    file: StoredFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    file.with_faults(Cut(40)).read()
+
+    assert caplog.messages[0].startswith(
+        "Download failed at byte 40 (the connection was interrupted); retrying in "
+    )
+
+
 def test_a_slow_download_is_read(file: StoredFile) -> None:
     assert file.with_faults(Drip(60, count=30)).read() == file.lines
 
@@ -435,6 +447,14 @@ def test_a_206_may_have_less_than_the_requested_range() -> None:
         response("206 Partial", "Content-Range: bytes 7-8/9", "Content-Length: 2") + b"}\n",
     ) as server:
         assert server.read() == b'{"id":1}\n'
+
+
+def test_a_plain_file_that_has_grown_is_an_error() -> None:
+    with (
+        RawServer(ok(b'{"id', length=9), ok(b'{"id":1}\n{"id":2}\n')) as server,
+        pytest.raises(FileError, match="its file changed"),
+    ):
+        server.read()
 
 
 def test_a_plain_file_with_a_weak_etag_is_read_from_the_start() -> None:

@@ -338,14 +338,17 @@ class TestBatch:
         assert json.loads(path.read_text("utf-8"))["email"] == "a@b.c"
 
     @pytest.mark.parametrize("root", ["taken", "foo://bucket"])
+    @pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
     def test_a_file_that_cannot_be_written_names_the_setting(
-        self, world: World, tmp_path: Path, root: str
+        self, world: World, tmp_path: Path, root: str, file_format: str
     ) -> None:
         world.fill([contact(1, JUNE)])
         (tmp_path / "taken").touch()
         root = (tmp_path / root).as_uri() if root == "taken" else root
 
-        run = world.sync(batch_config={"encoding": {"format": "jsonl"}, "storage": {"root": root}})
+        encoding = {"format": file_format}
+
+        run = world.sync(batch_config={"encoding": encoding, "storage": {"root": root}})
 
         assert str(run.error).startswith("A batch file could not be written: ")
         assert str(run.error).endswith("; check the setting 'batch_config'.")
