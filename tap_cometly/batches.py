@@ -43,7 +43,7 @@ def write_jsonl(
     prefix = f"{batch_config.storage.prefix or ''}{name}-{uuid4()}"
     number = 0
     lines = bytearray()
-    size = room = int(batch_config.batch_size)  # JSON may say 2.0
+    size = room = batch_config.batch_size
     for block in blocks:
         rest = block
         while rest:

@@ -221,7 +221,11 @@ class ContactsStream(Stream):
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> BatchConfig | None:
         """The batch configuration; none if the number of records is limited, as by `--test`."""
-        return None if self.ABORT_AT_RECORD_COUNT is not None else super().get_batch_config(config)
+        batch_config = super().get_batch_config(config)
+        if batch_config is None or self.ABORT_AT_RECORD_COUNT is not None:
+            return None
+        batch_config.batch_size = int(batch_config.batch_size)  # JSON may say 2.0
+        return batch_config
 
     @override
     def get_batches(
