@@ -99,8 +99,7 @@ wait $! || fail
 cp .demo/contacts.duckdb .demo/first_run.duckdb
 
 echo
-echo "4. Second run, without end_date: starts at the local midnight at least one day (lookback_days)"
-echo "   before the bookmark and ends five minutes ago"
+echo "4. Second run, without end_date: from the local midnight a day or more before the bookmark"
 run_meltano &
 wait $! || fail
 
