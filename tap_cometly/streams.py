@@ -90,7 +90,7 @@ class ContactsStream(Stream):
     def _windows(self) -> Iterator[tuple[Window, Iterator[list[Struct]]]]:
         """Windows and their contacts; asking for the next window finishes the one before."""
         assert self._settings  # noqa: S101 - only discovery has none
-        bookmark = self._state.bookmark if self.is_incremental else None
+        bookmark = self._state.bookmark  # none for FULL_TABLE: it is not read
         windows = windows_of_contacts(self._settings, bookmark, self._reader, self._clock)
         for window, contacts in windows:
             yield window, contacts

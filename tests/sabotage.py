@@ -124,9 +124,9 @@ BUGS = [
     ),
     Bug(
         "FULL_TABLE starts from the bookmark",
-        "streams",
-        "self._state.bookmark if self.is_incremental else None",
-        "self._state.bookmark",
+        "tap",
+        "isinstance(stream, ContactsStream) and stream.is_incremental",
+        "isinstance(stream, ContactsStream)",
         "state streams",
     ),
     # STATE lines and stdout.
@@ -152,7 +152,7 @@ BUGS = [
         "streams",
         "        finally:\n            self._writer.flush()\n",
         "        finally:\n            pass\n",
-        "streams",
+        "streams tap",
     ),
     Bug(
         "rest of a partial write to stdout is dropped",
