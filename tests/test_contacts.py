@@ -31,6 +31,7 @@ FIELDS = ("id", *TEXTS, *ARRAYS)
 WINDOW = {"created_from": "2024-01-15T05:00:00+00:00", "created_until": "2024-01-16T05:00:00+00:00"}
 TIME = "2024-07-01T12:30:15.123456Z"
 Log = pytest.LogCaptureFixture
+NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REPLACEMENT = "\ufffd"  # replaces a lone surrogate
 
 
@@ -212,6 +213,7 @@ class TestLoneSurrogates:
         assert record["emails"] == [expected]
         assert record["score"] == {expected: expected}
 
+    @NO_DEADLINE
     @given(st.lists(st.sampled_from([r"\ud83d", r"\ude00", "\\\\", r"\"", r"\n", "ud83d", "é"])))
     def test_text_with_lone_surrogates_is_read_like_json_loads(self, pieces: list[str]) -> None:
         text = f'"{"".join(pieces)}"'
@@ -386,7 +388,6 @@ PIECE = st.one_of(
     ),
     st.sampled_from([b'"\\ud800"', b"\\q", "é\ufeff".encode(), b"\xed\xa0\x80"]),
 )
-NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

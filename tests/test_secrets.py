@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from singer_sdk.logging import ConsoleFormatter, StructuredFormatter
 
@@ -141,6 +141,7 @@ def test_a_malformed_url_hides_nothing(url: str) -> None:
     assert cleaner.clean("a and b") == "a and b"
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="?=:/%|42")))
 @example("Contacts created from 2023-06-01 00:00 to 2023-06-02 00:00 (Europe/Berlin)")
 @example("why? because: https://docs.cometly.com/llms.txt?page=1")
@@ -148,6 +149,7 @@ def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert redactor(KEY).clean(text) == text
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([KEY, "hidden", "en", URL, QUERY, OTHER_QUERY, SIGNATURE, HIDDEN, "?", " "])
