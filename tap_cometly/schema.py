@@ -139,7 +139,7 @@ def _follow_settings(entry: CatalogEntry, schema: Mapping[str, Any]) -> None:
             fields.pop(name, None)
             entry.metadata.pop(breadcrumb, None)
             continue
-        if name in _KEYS:  # always selected, whatever the catalog says
+        if name in _KEYS:  # always selected, even if deselected in the catalog
             entry.metadata[breadcrumb] = Metadata(inclusion=Metadata.InclusionType.AUTOMATIC)
         elif name not in fields:
             entry.metadata[breadcrumb] = Metadata(inclusion=Metadata.InclusionType.AVAILABLE)
