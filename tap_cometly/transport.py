@@ -180,7 +180,10 @@ class HttpSession(requests.Session):
             variable = _set_variable(_CA_VARIABLES)
             if variable and url.lower().startswith("https:") and not _is_ca_bundle(variable):
                 return f"{variable} does not name a file or folder of CA certificates; correct it"
-        if isinstance(error, (TypeError, ValueError)) and not isinstance(error, _FROM_SERVER):
+        is_invalid = isinstance(error, (TypeError, ValueError)) and not isinstance(
+            error, _FROM_SERVER
+        )
+        if is_invalid or _has_invalid_url(error):
             host = urlsplit(url).hostname or ""
             variable = _set_variable(_PROXY_VARIABLES)
             if not variable or not is_possible_host(host):
@@ -190,6 +193,12 @@ class HttpSession(requests.Session):
                 "installed); correct it"
             )
         return None
+
+
+def _has_invalid_url(error: Exception) -> bool:
+    """Whether a connection failed on a host name with a space; urllib3 2.8 raises a ValueError."""
+    nested = getattr(error.args[0], "args", ()) if error.args else ()
+    return any(isinstance(part, http.client.InvalidURL) for part in nested)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):

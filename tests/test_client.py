@@ -477,7 +477,7 @@ def test_an_invalid_host_name_fails_without_a_retry(world: World, host: str) -> 
     [
         *("http://", "http://user:secret@", "ftp://proxy.example", "http://proxy.example:http"),
         *("http://proxy.example:99999", "https://[::1", "socks5://127.0.0.1:1"),
-        "http://" + "a" * 64,
+        *("http://" + "a" * 64, "http://a b"),
     ],
 )
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])

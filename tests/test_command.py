@@ -108,7 +108,7 @@ def test_a_bad_command_line_exits_with_2_and_names_the_option(
     result = command(*arguments)
 
     assert result.exit_code == 2
-    assert arguments[0] in result.last_line
+    assert re.search(rf"['\s]{arguments[0]}['\s]", result.last_line)
 
 
 def test_an_unexpected_error_exits_with_1_and_is_not_quoted(
